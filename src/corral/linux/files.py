@@ -13,6 +13,9 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
+CLOSE_RANGE_CLOEXEC = 4
+
+_SYS_close_range = 436
 _SYS_openat2 = 437  # the same number on every architecture
 
 
@@ -60,3 +63,11 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
+    """Close the descriptors `first`..`last`, or with CLOSE_RANGE_CLOEXEC mark them (close_range(2))."""
+    result = libc.syscall(
+        ctypes.c_long(_SYS_close_range), ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags)
+    )
+    libc.check(result)

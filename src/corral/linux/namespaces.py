@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 
 from corral.linux import libc
+
+_SYS_pidfd_getfd = 438
 
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
@@ -27,3 +30,30 @@ def unshare(flags: int) -> None:
 def setns(fd: int, flags: int = 0) -> None:
     """Move the calling thread into the namespace that `fd` names, or into those of a pidfd (setns(2))."""
     libc.check(_setns(fd, flags))
+
+
+NS_FILES = {
+    "user": CLONE_NEWUSER,
+    "pid": CLONE_NEWPID,
+    "network": CLONE_NEWNET,
+    "ipc": CLONE_NEWIPC,
+    "uts": CLONE_NEWUTS,
+    "cgroup": CLONE_NEWCGROUP,
+    "time": CLONE_NEWTIME,
+    "mount": CLONE_NEWNS,
+}
+"""The OCI names of the namespaces and their clone flags."""
+
+_NS_GET_NSTYPE = 0xB703
+
+
+def namespace_type(fd: int) -> int:
+    """The CLONE_NEW* flag of the namespace `fd`; OSError(ENOTTY) if it is none (ioctl_nsfs(2))."""
+    return fcntl.ioctl(fd, _NS_GET_NSTYPE)
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """A copy of descriptor `number` of another process (pidfd_getfd(2)); close-on-exec."""
+    return libc.check(
+        libc.syscall(ctypes.c_long(_SYS_pidfd_getfd), ctypes.c_int(pidfd), ctypes.c_int(number), ctypes.c_uint(0))
+    )

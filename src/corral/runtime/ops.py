@@ -1,0 +1,391 @@
+"""Execute the operations of a plan. Decides nothing; every error becomes a Failure that names the target.
+
+Targets are looked up by the kernel below the new root (openat2 with RESOLVE_IN_ROOT), so a symbolic link inside
+an image leads nowhere but into that image. Sources of binds were opened before (`open_sources`), with the rights
+and in the mount namespace of the host.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from corral.linux import files, mount
+from corral.runtime import plan
+from corral.runtime.failure import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from corral.runtime.options import MountOptions
+
+_PATH_FLAGS = os.O_PATH | os.O_CLOEXEC
+_DIRECTORY_FLAGS = os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY
+_MAX_LINKS = 40
+_NULL_DEVICE = os.makedev(1, 3)
+
+
+class Root:
+    """The new root: its descriptor, the detached mounts by operation, whether nodes must be binds."""
+
+    __slots__ = ("fd", "late", "trees")
+
+    def __init__(self, fd: int, trees: dict[int, int], late: bool = False) -> None:
+        self.fd = fd
+        self.trees = trees
+        self.late = late
+
+
+def open_sources(operations: list[Any], user_ns: bool) -> dict[int, int]:
+    """Detached copies of everything that will be attached, by the id() of the operation."""
+    trees: dict[int, int] = {}
+    for op in operations:
+        if isinstance(op, plan.Bind):
+            trees[id(op)] = _bind_source(op)
+        elif user_ns and isinstance(op, plan.Node) and op.kind != "p":
+            try:
+                trees[id(op)] = mount.open_tree(op.path, recursive=False)
+            except OSError as error:
+                raise Failure.from_os_error("device", error, op.path) from error
+    return trees
+
+
+def _bind_source(op: plan.Bind) -> int:
+    try:
+        return mount.open_tree(op.source, recursive=op.options.recursive)
+    except OSError as error:
+        raise Failure.from_os_error("mount", error, op.source) from error
+
+
+def perform(operations: list[Any], root: Root) -> None:
+    """Run `operations` in order."""
+    for op in operations:
+        handler, stage = _HANDLERS[type(op)]
+        try:
+            handler(op, root)
+        except OSError as error:
+            name = getattr(op, "target", None) or getattr(op, "path", "/")
+            raise Failure.from_os_error(stage, error, op.path if isinstance(op, plan.Link) else name) from error
+
+
+def open_in_root(root_fd: int, path: str, flags: int = _PATH_FLAGS, resolve: int = files.RESOLVE_IN_ROOT) -> int:
+    """Open `path` as seen from the new root."""
+    return files.openat2(root_fd, path.lstrip("/") or ".", flags, 0, resolve)
+
+
+def make_directories(root_fd: int, path: str, mode: int = 0o755, depth: int = 0) -> int:
+    """mkdir -p below the root; returns a descriptor (O_PATH) of the directory. Dangling links are followed."""
+    try:
+        return open_in_root(root_fd, path, _DIRECTORY_FLAGS)
+    except FileNotFoundError:
+        if depth > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
+    parent, name = os.path.split(path.rstrip("/"))
+    if name in ("", ".", ".."):
+        # Through something missing, `..` means nothing to the kernel; take it by the text.
+        return make_directories(root_fd, os.path.normpath(path), mode, depth + 1)
+    parent_fd = make_directories(root_fd, parent, mode, depth + 1)
+    try:
+        try:
+            os.mkdir(name, mode, dir_fd=parent_fd)
+        except FileExistsError:
+            link = os.readlink(name, dir_fd=parent_fd)
+            return make_directories(root_fd, os.path.join(parent, link), mode, depth + 1)
+        return os.open(name, _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=parent_fd)
+    finally:
+        os.close(parent_fd)
+
+
+def _make_file(root_fd: int, path: str) -> int:
+    """An O_PATH descriptor of what is at `path`, an empty file if nothing was."""
+    try:
+        return open_in_root(root_fd, path)
+    except FileNotFoundError:
+        parent, name = os.path.split(path.rstrip("/"))
+    parent_fd = make_directories(root_fd, parent)
+    try:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent_fd))
+    except FileExistsError:
+        # A dangling link: let it lead to a file of its own, inside the root.
+        link = os.path.join(parent, os.readlink(name, dir_fd=parent_fd))
+        os.close(make_directories(root_fd, os.path.dirname(link)))
+        os.close(files.openat2(root_fd, link.lstrip("/"), os.O_CREAT | os.O_WRONLY, 0o644))
+    finally:
+        os.close(parent_fd)
+    return open_in_root(root_fd, path)
+
+
+def _attach(tree_fd: int, target: str, root: Root) -> None:
+    is_directory = stat.S_ISDIR(os.fstat(tree_fd).st_mode)
+    target_fd = make_directories(root.fd, target) if is_directory else _make_file(root.fd, target)
+    try:
+        mount.move_mount(tree_fd, target_fd, target)
+    finally:
+        os.close(target_fd)
+
+
+def _bind(op: plan.Bind, root: Root) -> None:
+    tree_fd = root.trees.pop(id(op))
+    try:
+        _apply_propagation(tree_fd, op.options)
+        _apply_attributes(tree_fd, op.options)
+        _attach(tree_fd, op.target, root)
+    finally:
+        os.close(tree_fd)
+
+
+def _apply_propagation(tree_fd: int, options: MountOptions) -> None:
+    """What is mounted inside must not reach the host unless sharing is asked for."""
+    wanted = options.propagation
+    if not wanted & mount.MS_SHARED:
+        mount.mount_setattr(tree_fd, propagation=mount.MS_SLAVE, recursive=True)
+    if wanted:
+        mount.mount_setattr(tree_fd, propagation=wanted & ~mount.MS_REC, recursive=bool(wanted & mount.MS_REC))
+
+
+def _apply_attributes(tree_fd: int, options: MountOptions) -> None:
+    attr_set, attr_clr = options.attributes()
+    if attr_set or attr_clr:
+        mount.mount_setattr(tree_fd, attr_set=attr_set, attr_clr=attr_clr)
+    if options.recursive_set or options.recursive_clear:
+        mount.mount_setattr(tree_fd, attr_set=options.recursive_set, attr_clr=options.recursive_clear, recursive=True)
+
+
+def _filesystem(op: plan.Filesystem, root: Root) -> None:
+    data = op.options.data
+    if op.fstype in ("proc", "sysfs"):
+        target_fd = _plain_directory(root.fd, op.target)
+    else:
+        if op.fstype == "tmpfs":
+            data = _tmpfs_data(op, root)
+        target_fd = make_directories(root.fd, op.target)
+    source_fd = -1
+    try:
+        if op.options.copy_up:
+            source_fd = open_in_root(root.fd, op.target, os.O_RDONLY | os.O_DIRECTORY)
+        mount.mount(op.source, f"/proc/self/fd/{target_fd}", op.fstype, op.options.flags, data)
+        if source_fd >= 0 or op.options.propagation or op.options.recursive_set or op.options.recursive_clear:
+            _finish_filesystem(op, root, source_fd)
+    finally:
+        os.close(target_fd)
+        if source_fd >= 0:
+            os.close(source_fd)
+
+
+def _finish_filesystem(op: plan.Filesystem, root: Root, source_fd: int) -> None:
+    new_fd = open_in_root(root.fd, op.target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if source_fd >= 0:
+            _copy_tree(source_fd, new_fd)
+        wanted = op.options.propagation
+        if wanted:
+            mount.mount_setattr(new_fd, propagation=wanted & ~mount.MS_REC, recursive=bool(wanted & mount.MS_REC))
+        if op.options.recursive_set or op.options.recursive_clear:
+            mount.mount_setattr(
+                new_fd, attr_set=op.options.recursive_set, attr_clr=op.options.recursive_clear, recursive=True
+            )
+    finally:
+        os.close(new_fd)
+
+
+def _plain_directory(root_fd: int, target: str) -> int:
+    """/proc and /sys must not be redirected by the image: other code trusts what it reads there (CVE-2019-19921)."""
+    try:
+        return open_in_root(
+            root_fd, target, _DIRECTORY_FLAGS | os.O_NOFOLLOW, files.RESOLVE_IN_ROOT | files.RESOLVE_NO_SYMLINKS
+        )
+    except FileNotFoundError:
+        return make_directories(root_fd, target)
+
+
+def _tmpfs_data(op: plan.Filesystem, root: Root) -> str:
+    """A tmpfs over an existing directory keeps its mode, unless the options name one."""
+    try:
+        fd = open_in_root(root.fd, op.target, _DIRECTORY_FLAGS)
+    except OSError:
+        return op.options.data
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    os.close(fd)
+    return f"mode={mode:o},{op.options.data}" if op.options.data else f"mode={mode:o}"
+
+
+def _copy_tree(source_fd: int, target_fd: int) -> None:
+    """Copy what was in the directory into the tmpfs over it: owners, modes and links included."""
+    for name in os.listdir(source_fd):
+        info = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+        kind = stat.S_IFMT(info.st_mode)
+        if kind == stat.S_IFLNK:
+            os.symlink(os.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
+        elif kind == stat.S_IFDIR:
+            os.mkdir(name, 0o700, dir_fd=target_fd)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            below, copy = os.open(name, flags, dir_fd=source_fd), os.open(name, flags, dir_fd=target_fd)
+            try:
+                _copy_tree(below, copy)
+            finally:
+                os.close(below)
+                os.close(copy)
+        elif kind == stat.S_IFREG:
+            _copy_file(source_fd, target_fd, name)
+        else:
+            os.mknod(name, info.st_mode, info.st_rdev, dir_fd=target_fd)
+        os.chown(name, info.st_uid, info.st_gid, dir_fd=target_fd, follow_symlinks=False)
+        if kind != stat.S_IFLNK:
+            os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=target_fd)
+
+
+def _copy_file(source_fd: int, target_fd: int, name: str) -> None:
+    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source_fd)
+    try:
+        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target_fd)
+        try:
+            while os.sendfile(target, source, None, 1 << 24):
+                pass
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def _remount(op: plan.Remount, root: Root) -> None:
+    fd = open_in_root(root.fd, op.target)
+    try:
+        if op.options.bind or root.late:
+            _apply_attributes(fd, op.options)
+            return
+        flags = op.options.flags | mount.MS_REMOUNT
+        mount.mount("", f"/proc/self/fd/{fd}", "", flags, op.options.data)
+    finally:
+        os.close(fd)
+
+
+_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+def _node(op: plan.Node, root: Root) -> None:
+    if id(op) in root.trees:
+        tree_fd = root.trees.pop(id(op))
+        try:
+            _attach(tree_fd, op.path, root)
+        finally:
+            os.close(tree_fd)
+        return
+    parent, name = os.path.split(op.path)
+    parent_fd = make_directories(root.fd, parent)
+    try:
+        mode = stat.S_IMODE(op.mode)
+        try:
+            os.mknod(name, _KINDS[op.kind] | mode, os.makedev(op.major, op.minor), dir_fd=parent_fd)
+        except FileExistsError:
+            info = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+            same_device = op.kind == "p" or info.st_rdev == os.makedev(op.major, op.minor)
+            if stat.S_IFMT(info.st_mode) != _KINDS[op.kind] or not same_device:
+                raise
+        os.chmod(name, mode, dir_fd=parent_fd)
+        if op.uid or op.gid:
+            os.chown(name, op.uid, op.gid, dir_fd=parent_fd, follow_symlinks=False)
+    finally:
+        os.close(parent_fd)
+
+
+def _link(op: plan.Link, root: Root) -> None:
+    if op.path == "/dev/core" and not os.path.exists("/proc/kcore"):
+        return
+    parent, name = os.path.split(op.path)
+    parent_fd = make_directories(root.fd, parent)
+    try:
+        if op.path == "/dev/ptmx":
+            _remove_plain(name, parent_fd)
+        os.symlink(op.target, name, dir_fd=parent_fd)
+    except FileExistsError:
+        pass  # the image or a bind brought its own
+    finally:
+        os.close(parent_fd)
+
+
+def _remove_plain(name: str, parent_fd: int) -> None:
+    """An image's own ptmx would belong to the host's devpts; the container's is pts/ptmx."""
+    try:
+        os.unlink(name, dir_fd=parent_fd)
+    except FileNotFoundError:
+        pass
+
+
+def _directory(op: plan.Directory, root: Root) -> None:
+    try:
+        os.close(make_directories(root.fd, op.path))
+    except OSError:
+        # A read-only root or a file in the way: `chdir` says so later, with the error Docker's users know.
+        return
+
+
+def _mask(op: plan.Mask, root: Root) -> None:
+    try:
+        target_fd = open_in_root(root.fd, op.path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        if stat.S_ISDIR(os.fstat(target_fd).st_mode):
+            tree_fd = _empty_directory(root)
+        else:
+            tree_fd = mount.open_tree("/dev/null", recursive=False)
+        try:
+            info = os.fstat(tree_fd)
+            if not stat.S_ISDIR(info.st_mode) and (not stat.S_ISCHR(info.st_mode) or info.st_rdev != _NULL_DEVICE):
+                # A link in its place would put a writable file over what is to be hidden (CVE-2025-31133).
+                raise OSError(errno.ENODEV, "not the null device", "/dev/null")
+            mount.move_mount(tree_fd, target_fd, op.path)
+        finally:
+            os.close(tree_fd)
+    finally:
+        os.close(target_fd)
+
+
+def _empty_directory(root: Root) -> int:
+    """A copy of one empty read-only tmpfs, the same for all masked directories of a container."""
+    key = -1
+    if key not in root.trees:
+        root.trees[key] = mount.new_filesystem("tmpfs", [("size", "0"), ("nr_inodes", "1")], mount.MOUNT_ATTR_RDONLY)
+        return os.dup(root.trees[key])
+    return mount.open_tree("", recursive=False, dir_fd=root.trees[key])
+
+
+def _read_only(op: plan.ReadOnly, root: Root) -> None:
+    if op.path == "/":
+        fd = os.open("/", _DIRECTORY_FLAGS)
+        mount.mount_setattr(fd, attr_set=mount.MOUNT_ATTR_RDONLY)
+        os.close(fd)
+        return
+    try:
+        target_fd = open_in_root(root.fd, op.path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        tree_fd = mount.open_tree("", recursive=True, dir_fd=target_fd)
+        try:
+            mount.mount_setattr(tree_fd, attr_set=mount.MOUNT_ATTR_RDONLY)
+            mount.move_mount(tree_fd, target_fd, op.path)
+        finally:
+            os.close(tree_fd)
+    finally:
+        os.close(target_fd)
+
+
+def _propagation(op: plan.Propagation, root: Root) -> None:
+    mount.mount("", "/", "", op.flags)
+
+
+_HANDLERS: dict[type, tuple[Any, str]] = {
+    plan.Bind: (_bind, "mount"),
+    plan.Filesystem: (_filesystem, "mount"),
+    plan.Remount: (_remount, "mount"),
+    plan.Node: (_node, "device"),
+    plan.Link: (_link, "device"),
+    plan.CgroupLink: (_link, "mount"),
+    plan.Directory: (_directory, "root"),
+    plan.Mask: (_mask, "mask"),
+    plan.ReadOnly: (_read_only, "mask"),
+    plan.Propagation: (_propagation, "root"),
+}
