@@ -106,7 +106,9 @@ class Core:
                 elements += rules.of_network(record)
         for attached in self.attached.values():
             elements += self._elements(attached)
-        self._nft.run(rules.install(self.settings.table, elements, mark=self.mark))
+        self._nft.run(
+            rules.install(self.settings.table, elements, mark=self.mark, proxied=self.settings.userland_proxy)
+        )
 
     def _adopt(
         self, container_id: str, pid: int, endpoints: tuple[Endpoint, ...], bindings: tuple[PortBinding, ...]
@@ -355,7 +357,6 @@ class Core:
                 self._shown(attached),
                 Target(gateway.ipv4, gateway.ipv6),
                 modes=modes,
-                own_by_proxy=self.settings.userland_proxy,
             )
         return found
 

@@ -50,6 +50,8 @@ add set inet {t} masquerade4 {{ type ifname; }}
 add set inet {t} masquerade6 {{ type ifname; }}
 add set inet {t} same {{ type ifname . ifname; }}
 add set inet {t} talk {{ type ifname . ifname; }}
+add set inet {t} self4 {{ type ipv4_addr . ipv4_addr; }}
+add set inet {t} self6 {{ type ipv6_addr . ipv6_addr; }}
 add set inet {t} own4 {{ type ipv4_addr . inet_proto . inet_service; }}
 add set inet {t} own6 {{ type ipv6_addr . inet_proto . inet_service; }}
 add set inet {t} routed4 {{ type ipv4_addr . inet_proto . inet_service; }}
@@ -68,9 +70,7 @@ add chain inet {t} allow
 add rule inet {t} guard iifname @bridges ip daddr 127.0.0.0/8 drop
 add rule inet {t} guard iifname @bridges ip saddr 127.0.0.0/8 drop
 add rule inet {t} prerouting ip daddr 127.0.0.0/8 return
-add rule inet {t} prerouting ip saddr . meta l4proto . th dport @own4 return
-add rule inet {t} prerouting ip6 saddr . meta l4proto . th dport @own6 return
-add rule inet {t} prerouting fib daddr type local jump ports
+{own}add rule inet {t} prerouting fib daddr type local jump ports
 add rule inet {t} output fib daddr type local jump ports
 add rule inet {t} ports dnat ip to ip daddr . meta l4proto . th dport map @port4at
 add rule inet {t} ports dnat ip to meta l4proto . th dport map @port4
@@ -78,6 +78,8 @@ add rule inet {t} ports dnat ip6 to ip6 daddr . meta l4proto . th dport map @por
 add rule inet {t} ports ip6 daddr ::1 return
 add rule inet {t} ports dnat ip6 to meta l4proto . th dport map @port6
 add rule inet {t} postrouting oifname @bridges ip saddr 127.0.0.0/8 masquerade
+add rule inet {t} postrouting ct status dnat ip saddr . ip daddr @self4 masquerade
+add rule inet {t} postrouting ct status dnat ip6 saddr . ip6 daddr @self6 masquerade
 add rule inet {t} postrouting iifname . oifname @same ct status dnat masquerade
 add rule inet {t} postrouting iifname . oifname @same return
 add rule inet {t} postrouting meta nfproto ipv4 iifname @masquerade4 masquerade
@@ -93,6 +95,12 @@ add rule inet {t} forward ip6 daddr . meta l4proto . th dport @routed6 jump allo
 add rule inet {t} forward oifname @bridges drop
 add rule inet {t} forward jump allow
 add rule inet {t} allow {mark}accept
+"""
+
+# A container that asks for its own published port gets the proxy: sent back by the bridge through the port it came
+# from, the packet would need hairpin mode, and with it the container's every broadcast would come back to it.
+_OWN_BY_PROXY = """add rule inet {t} prerouting ip saddr . meta l4proto . th dport @own4 return
+add rule inet {t} prerouting ip6 saddr . meta l4proto . th dport @own6 return
 """
 
 _BRIDGE = """
@@ -120,9 +128,15 @@ def remove(table: str) -> str:
     return "".join(f"add table {family} {table}\ndelete table {family} {table}\n" for family in FAMILIES)
 
 
-def install(table: str, elements: Iterable[Element], *, mark: bool) -> str:
-    """Commands that replace whatever our tables hold, in one transaction."""
-    text = remove(table) + (_INET + _BRIDGE).format(t=table, mark=f"meta mark set meta mark or {MARK} " if mark else "")
+def install(table: str, elements: Iterable[Element], *, mark: bool, proxied: bool) -> str:
+    """Commands that replace whatever our tables hold, in one transaction.
+
+    `mark`: see the module; `proxied`: a proxy listens on published ports.
+    """
+    own = _OWN_BY_PROXY.format(t=table) if proxied else ""
+    text = remove(table) + (_INET + _BRIDGE).format(
+        t=table, own=own, mark=f"meta mark set meta mark or {MARK} " if mark else ""
+    )
     return text + change("add", table, elements)
 
 
@@ -178,11 +192,12 @@ def of_endpoint(endpoint: Endpoint, host_link: str) -> list[Element]:
         if address:
             found.append(Element("bridge", f"owned{family}", address))
             found.append(Element("bridge", f"owner{family}", f"{port} . {address}"))
+            found.append(Element("inet", f"self{family}", f"{address} . {address}"))
     return found
 
 
 def of_ports(
-    bindings: Sequence[PortBinding], target: Target, *, own_by_proxy: bool, modes: tuple[str, str] = ("nat", "nat")
+    bindings: Sequence[PortBinding], target: Target, *, modes: tuple[str, str] = ("nat", "nat")
 ) -> list[Element]:
     """The elements of published ports (as `ports.expand` shows them); `modes` are the IPv4 and IPv6 gateway modes."""
     found: list[Element] = []
@@ -196,10 +211,7 @@ def of_ports(
             found.append(Element("inet", f"routed{host.version}", key))
             continue
         key, value = f"{binding.proto} . {binding.host_port}", f"{address} . {binding.container_port}"
-        # A container that asks for its own published port gets the proxy: sent back by the bridge through the port
-        # it came from, the packet would need hairpin mode, and with it every broadcast would come back too.
-        if own_by_proxy:
-            found.append(Element("inet", f"own{host.version}", f"{address} . {key}"))
+        found.append(Element("inet", f"own{host.version}", f"{address} . {key}"))
         if int(host) == 0:
             found.append(Element("inet", f"port{host.version}", key, value))
         else:
