@@ -11,9 +11,10 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, ip_interface, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface, ip_network
 
 from corral.net import drivers, ipam, plan, ports, rules, sandbox
+from corral.net.coexist import Coexistence
 from corral.net.model import (
     Attachment,
     Endpoint,
@@ -33,7 +34,7 @@ from corral.net.model import (
 from corral.net.nft import Nft, NftError
 from corral.net.ports import Target
 from corral.net.publish import HeldPort, PortTaken, Publisher
-from corral.net.registry import Registry, new_id
+from corral.net.registry import Registry, new_id, parse_address
 from corral.store.db import Database
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class Core:
         self._host = sandbox.Host()
         self._nft = Nft() if settings.packet_filter else None
         self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
-        self.mark = False
+        self._coexistence = Coexistence(settings.table)
+        self._mark = False
         self._dying: list[str] = []
 
     # -- life of the daemon ------------------------------------------------------------------------------------
@@ -88,6 +90,7 @@ class Core:
         if not keep:
             self.sweep()
             if self._nft is not None:
+                self._coexistence.withdraw()
                 self._nft.run(rules.remove(self.settings.table))
             for record in self.registry.all():
                 if record.bridge:
@@ -100,6 +103,7 @@ class Core:
         """Put the whole rule set in place, whatever is there."""
         if self._nft is None:
             return
+        self._mark = self._coexistence.apply(self._nft)
         elements: list[rules.Element] = []
         for record in self.registry.all():
             if record.bridge:
@@ -107,7 +111,7 @@ class Core:
         for attached in self.attached.values():
             elements += self._elements(attached)
         self._nft.run(
-            rules.install(self.settings.table, elements, mark=self.mark, proxied=self.settings.userland_proxy)
+            rules.install(self.settings.table, elements, mark=self._mark, proxied=self.settings.userland_proxy)
         )
 
     def _adopt(
@@ -237,7 +241,7 @@ class Core:
         if attached is None:
             return []
         if attached.endpoints:
-            self._withdraw(self._elements(attached))
+            self._change("delete", self._elements(attached))
         for endpoint in attached.endpoints:
             self.registry.release(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
             # The pair dies with the namespace within milliseconds, at no cost to us; `sweep` looks whether it did.
@@ -245,6 +249,112 @@ class Core:
         for port in attached.held:
             self.publisher.forget(port)
         return attached.held
+
+    def check_request(self, request: EndpointRequest) -> None:
+        """Refuse what `connect` could never do; for containers that do not run."""
+        record = self.registry.get(request.network)
+        if record.driver in ("host", "null"):
+            raise NetworkRefused(f"container cannot be connected to {record.name} network")
+        self._check_default(record, request)
+        for family, wanted in ((4, request.ipv4), (6, request.ipv6)):
+            if wanted and not any(parse_address(wanted, family) in ip_network(p.subnet) for p in record.pools):
+                raise ipam.AddressOutsidePool(wanted)
+
+    def connect(
+        self, container_id: str, pid: int, request: EndpointRequest, *, hostname: str, name: str
+    ) -> tuple[Attachment, list[HeldPort]]:
+        """Connect a running container to one more network; what it has now, and ports that are no longer held."""
+        record = self.registry.get(request.network)
+        attached = self.attached.get(container_id) or Attached(name, hostname, pid, (), [], ())
+        if record.driver in ("host", "null"):
+            raise NetworkRefused(f"container cannot be connected to {record.name} network")
+        if any(endpoint.network_id == record.id for endpoint in attached.endpoints):
+            raise NetworkRefused(f"endpoint with name {attached.name} already exists in network {record.name}")
+        path = f"/proc/{pid}/ns/net"
+        with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as undo:
+            namespace_fd = _open_namespace(path, name)
+            cleanup.callback(os.close, namespace_fd)
+            endpoint = self._allocate(request, container_id, attached)
+            assert endpoint is not None
+            undo.callback(self.registry.release, endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
+            after = (*attached.endpoints, endpoint)
+            self._link(endpoint, plan.default_families(after)[endpoint.endpoint_id], namespace_fd, name)
+            undo.callback(self._host.delete_link, plan.host_link(endpoint.endpoint_id))
+            self.attached[container_id] = attached
+            dropped = self._change_endpoints(attached, after)
+            undo.pop_all()
+        return Attachment(attached.endpoints, self._shown(attached), path), dropped
+
+    def disconnect(self, container_id: str, ref: str) -> tuple[Attachment, list[HeldPort]]:
+        """Take a running container off a network; what it has now, and ports that are no longer held."""
+        record = self.registry.get(ref)
+        attached = self.attached.get(container_id)
+        gone = next((e for e in attached.endpoints if e.network_id == record.id), None) if attached else None
+        if attached is None or gone is None:
+            raise NetworkRefused(f"container {container_id} is not connected to network {record.name}")
+        after = tuple(endpoint for endpoint in attached.endpoints if endpoint is not gone)
+        dropped = self._change_endpoints(attached, after)
+        self._host.delete_link(plan.host_link(gone.endpoint_id))
+        self.registry.release(gone.network_id, gone.ipv4, gone.ipv6)
+        self._restore_routes(attached)
+        return Attachment(after, self._shown(attached), f"/proc/{attached.pid}/ns/net"), dropped
+
+    def rename(self, container_id: str, name: str) -> tuple[Endpoint, ...]:
+        """Call a container by another name; its endpoints now."""
+        attached = self.attached.get(container_id)
+        if attached is None:
+            return ()
+        old, attached.name = attached.name, name
+        attached.endpoints = tuple(
+            replace(e, dns_names=tuple(dict.fromkeys(name if n == old else n for n in e.dns_names)))
+            for e in attached.endpoints
+        )
+        return attached.endpoints
+
+    def _change_endpoints(self, attached: Attached, endpoints: tuple[Endpoint, ...]) -> list[HeldPort]:
+        """Move a container's rules and published ports to another set of endpoints; ports it no longer has."""
+        before = dict.fromkeys(self._elements(attached))
+        old_endpoints, old_held = attached.endpoints, attached.held
+        attached.endpoints = endpoints
+        target = self._target(endpoints)
+        if self._gateway_endpoint(endpoints) is None:
+            attached.held = []
+        elif old_held:
+            attached.held = [replace(port, target=target) for port in old_held]
+        else:
+            attached.held = self._publish(attached, attached.bindings)
+        after = dict.fromkeys(self._elements(attached))
+        # One transaction: no moment in which a port leads nowhere.
+        text = rules.change("delete", self.settings.table, [e for e in before if e not in after])
+        text += rules.change("add", self.settings.table, [e for e in after if e not in before])
+        try:
+            self._run(text)
+        except NftError:
+            if not old_held:
+                self.publisher.release(attached.held)
+            attached.endpoints, attached.held = old_endpoints, old_held
+            raise
+        dropped = [] if attached.held else old_held
+        for port in dropped:
+            self.publisher.forget(port)
+        return dropped
+
+    def _restore_routes(self, attached: Attached) -> None:
+        """Give the default routes to the endpoints that have them now; a namespace that is gone needs none."""
+        families = plan.default_families(attached.endpoints)
+        try:
+            namespace_fd = os.open(f"/proc/{attached.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            for endpoint in attached.endpoints:
+                gateways = ((4, endpoint.gateway), (6, endpoint.gateway6))
+                mine = [g for family, g in gateways if g and family in families[endpoint.endpoint_id]]
+                self._host.set_default_routes(namespace_fd, endpoint.interface, [ip_address(g) for g in mine])
+        except OSError as error:
+            raise SandboxFailed(f"container {attached.name}", error) from error
+        finally:
+            os.close(namespace_fd)
 
     def sweep(self) -> bool:
         """Delete pairs of detached containers that are still there (a namespace that others keep alive)."""
@@ -257,14 +367,7 @@ class Core:
         record = self.registry.get(request.network)
         if not record.bridge:
             return None  # none, and host, where there is nothing to set up
-        if record.default and (request.ipv4 or request.ipv6):
-            raise InvalidNetwork(
-                "invalid endpoint settings:\nuser specified IP address is supported on user defined networks only"
-            )
-        if record.default and request.aliases:
-            raise InvalidNetwork(
-                "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks"
-            )
+        self._check_default(record, request)
         ipv4, ipv6 = self.registry.allocate(record, request)
         used = {endpoint.interface for endpoint in attached.endpoints}
         interface = next(name for name in (f"eth{n}" for n in range(len(used) + 1)) if name not in used)
@@ -283,6 +386,17 @@ class Core:
             dns_names=() if record.default else _names(attached, request, container_id),
         )
         return self._with_gateways(record, endpoint)
+
+    def _check_default(self, record: NetworkRecord, request: EndpointRequest) -> None:
+        """The default bridge has neither fixed addresses nor names."""
+        if record.default and (request.ipv4 or request.ipv6):
+            raise InvalidNetwork(
+                "invalid endpoint settings:\nuser specified IP address is supported on user defined networks only"
+            )
+        if record.default and request.aliases:
+            raise InvalidNetwork(
+                "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks"
+            )
 
     def _with_gateways(self, record: NetworkRecord, endpoint: Endpoint) -> Endpoint:
         changes: dict[str, str | int] = {}
@@ -362,15 +476,20 @@ class Core:
 
     def _change(self, verb: str, elements: Sequence[rules.Element]) -> None:
         """Add or delete elements."""
-        if self._nft is not None and elements:
-            self._nft.run(rules.change(verb, self.settings.table, elements))
+        self._run(rules.change(verb, self.settings.table, elements))
 
-    def _withdraw(self, elements: Sequence[rules.Element]) -> None:
-        """Delete elements of something that is gone; if our tables were flushed meanwhile, put the rest back."""
+    def _run(self, commands: str) -> None:
+        if self._nft is None or not commands:
+            return
         try:
-            self._change("delete", elements)
+            self._nft.run(commands)
         except NftError:
+            # Somebody flushed the packet filter a moment ago and `watch` has not told yet: put everything back, and
+            # if what we wanted still does not fit, that is the caller's error.  Deleted is deleted either way.
             self.install()
+            additions = "".join(line + "\n" for line in commands.splitlines() if line.startswith("add "))
+            if additions:
+                self._nft.run(additions)
 
 
 def _open_namespace(path: str, who: str) -> int:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from corral.errors import CorralError
 from corral.net.core import Core, Live
+from corral.net.drivers import PREDEFINED
 from corral.net.model import (
     Attachment,
     Endpoint,
@@ -25,6 +28,8 @@ from corral.net.model import (
     PortBinding,
 )
 from corral.net.proxy import Proxy
+from corral.net.publish import HeldPort
+from corral.net.watch import Watch
 from corral.store.db import Database
 
 __all__ = [
@@ -42,6 +47,9 @@ __all__ = [
 _T = TypeVar("_T")
 
 _SWEEP_AFTER_S = 1.0
+_HEAL_AFTER_S = 0.1
+
+_log = logging.getLogger(__name__)
 
 
 class Networks:
@@ -55,6 +63,9 @@ class Networks:
         self._proxy: Proxy | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._watch: Watch | None = None
+        self._heal: asyncio.TimerHandle | None = None
+        self._healing: asyncio.Task[None] | None = None
 
     @property
     def core(self) -> Core:
@@ -73,7 +84,12 @@ class Networks:
         `live` maps container ids to (pid, endpoints, published ports as `Attachment.ports` had them).
         """
         self._core = await self._do(functools.partial(Core, self._db, self._settings))
+        if self._settings.packet_filter:
+            self._watch = Watch(self._settings.table)
         await self._do(functools.partial(self.core.open, live))
+        if self._watch is not None:
+            self._watch.learn()
+            asyncio.get_running_loop().add_reader(self._watch.fileno(), self._filter_changed)
         self._proxy = Proxy()
         if self._settings.userland_proxy:
             for attached in self.core.attached.values():
@@ -82,10 +98,15 @@ class Networks:
 
     async def close(self, *, keep: bool) -> None:
         """Let go of everything; unless `keep`, also remove bridges, pairs and rules from the host."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-        if self._sweeping is not None:
-            await self._sweeping
+        if self._watch is not None:
+            asyncio.get_running_loop().remove_reader(self._watch.fileno())
+            self._watch.close()
+        for timer in (self._sweep, self._heal):
+            if timer is not None:
+                timer.cancel()
+        for task in (self._sweeping, self._healing):
+            if task is not None:
+                await task
         if self._proxy is not None:
             self._proxy.close()
         if self._core is not None:
@@ -112,9 +133,7 @@ class Networks:
     async def detach(self, container_id: str) -> None:
         """Give back all that a container has; fine when it has nothing or its namespace is gone."""
         held = await self._do(functools.partial(self.core.detach, container_id))
-        assert self._proxy is not None
-        for port in held:
-            self._proxy.remove(port)
+        self._drop(held)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(_SWEEP_AFTER_S, self._start_sweep)
 
@@ -133,6 +152,23 @@ class Networks:
 
         self._sweeping = asyncio.get_running_loop().create_task(sweep())
 
+    def _filter_changed(self) -> None:
+        """Someone did something to the packet filter: put ours back soon; a firewall's reload is many steps."""
+        assert self._watch is not None
+        if self._watch.changed() and self._heal is None:
+            self._heal = asyncio.get_running_loop().call_later(_HEAL_AFTER_S, self._start_heal)
+
+    def _start_heal(self) -> None:
+        self._heal = None
+
+        async def heal() -> None:
+            try:
+                await self._do(self.core.install)
+            except CorralError as error:
+                _log.error("cannot restore the packet filter: %s", error)
+
+        self._healing = asyncio.get_running_loop().create_task(heal())
+
     async def list(self) -> list[NetworkView]:
         """Every network with its users."""
         return await self._do(lambda: [self.core.view(record) for record in self.core.registry.all()])
@@ -148,3 +184,49 @@ class Networks:
     async def remove(self, ref: str) -> NetworkRecord:
         """Remove a network that nobody uses."""
         return await self._do(lambda: self.core.remove(ref))
+
+    async def prune(self, keep: Callable[[NetworkRecord], bool]) -> tuple[str, ...]:
+        """Remove the networks that nobody uses and that `keep` (called on the network thread) does not protect."""
+
+        def work() -> tuple[str, ...]:
+            removed = []
+            for record in self.core.registry.all():
+                if record.name in PREDEFINED or keep(record) or self.core.view(record).endpoints:
+                    continue
+                removed.append(self.core.remove(record.id).name)
+            return tuple(removed)
+
+        return await self._do(work)
+
+    async def connect(
+        self, container_id: str, pid: int | None, request: EndpointRequest, *, hostname: str, name: str
+    ) -> Attachment | None:
+        """Connect a container to one more network.
+
+        With `pid` None the container does not run: the request is only checked, and the engine keeps it for the
+        next `attach`.  Otherwise: all that the container has now.
+        """
+        if pid is None:
+            await self._do(lambda: self.core.check_request(request))
+            return None
+        call = functools.partial(self.core.connect, container_id, pid, request, hostname=hostname, name=name)
+        attachment, dropped = await self._do(call)
+        self._drop(dropped)
+        self._serve(container_id)
+        return attachment
+
+    async def disconnect(self, container_id: str, ref: str) -> Attachment:
+        """Take a running container off a network; all that it has now."""
+        attachment, dropped = await self._do(functools.partial(self.core.disconnect, container_id, ref))
+        self._drop(dropped)
+        self._serve(container_id)
+        return attachment
+
+    async def rename(self, container_id: str, name: str) -> tuple[Endpoint, ...]:
+        """Make a container known under another name; its endpoints now (empty when it is not attached)."""
+        return await self._do(functools.partial(self.core.rename, container_id, name))
+
+    def _drop(self, held: Sequence[HeldPort]) -> None:
+        assert self._proxy is not None
+        for port in held:
+            self._proxy.remove(port)

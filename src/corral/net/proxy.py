@@ -47,8 +47,12 @@ class Proxy:
         self._expiry: asyncio.TimerHandle | None = None
 
     def add(self, port: HeldPort) -> None:
-        """Serve a port."""
+        """Serve a port; again to serve it with another target."""
         if port.socket is None or port.binding.proto == "sctp":
+            return
+        known = self._served.get(port.socket.fileno())
+        if known is not None:
+            known.port = port  # the container moved to another address
             return
         served = _Served(port, port.socket)
         self._served[port.socket.fileno()] = served

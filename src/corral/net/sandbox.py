@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from corral.linux import namespaces
 from corral.net import netlink
@@ -138,6 +138,19 @@ class Host:
     def forget_master(self, name: str) -> None:
         """Look the bridge's index up again: someone deleted it behind our back."""
         self._masters.pop(name, None)
+
+    def set_default_routes(
+        self, namespace_fd: int, interface: str, gateways: Sequence[IPv4Address | IPv6Address]
+    ) -> None:
+        """Route by default over `gateways` of this interface."""
+        if not gateways:
+            return
+        with self.within(namespace_fd):
+            inner = netlink.Socket()
+        with inner:
+            found = inner.find_link(interface)
+            if found is not None:
+                inner.execute([netlink.default_route(found.index, gateway) for gateway in gateways])
 
     def loopback_up(self, namespace_fd: int) -> None:
         """Bring `lo` of a namespace up."""
