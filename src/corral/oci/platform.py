@@ -22,25 +22,10 @@ _ARCHITECTURES = {
     "armv7l": ("arm", "v7"),
 }
 _KNOWN_ARCHITECTURES = frozenset(
-    [
-        "386",
-        "amd64",
-        "arm",
-        "arm64",
-        "loong64",
-        "mips",
-        "mips64",
-        "mips64le",
-        "mipsle",
-        "ppc64",
-        "ppc64le",
-        "riscv64",
-        "s390x",
-        "wasm",
-    ]
-)
+    ("386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64")
+) | {"s390x", "wasm"}
 _KNOWN_SYSTEMS = frozenset(
-    ["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "wasip1", "js", "unknown"]
+    ("linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "wasip1", "js", "unknown")
 )
 
 
