@@ -16,6 +16,7 @@ import os
 import posixpath
 import stat
 from dataclasses import dataclass
+from typing import Self
 
 from corral.errors import InvalidParameter, System
 from corral.linux import files
@@ -93,7 +94,7 @@ class Unpacker:
         self._is_root = os.geteuid() == 0
         self.implied: set[str] = set()  # directories that no member described
 
-    def __enter__(self) -> Unpacker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
