@@ -20,6 +20,7 @@ marked may be torn, and is unpacked from its blob again.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import threading
@@ -30,9 +31,12 @@ from dataclasses import dataclass
 import msgspec
 
 from corral.errors import Conflict, NotFound, System
+from corral.linux import libc
 from corral.oci.digest import ChainID
 from corral.store import tree
 from corral.store.db import Database, Statement
+
+_syncfs = libc.function("syncfs", ctypes.c_int)
 
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _ID_LENGTH = 6
@@ -300,7 +304,7 @@ class Snapshots:
         marked = {chain: layer for chain, layer in self._layers.items() if layer.boot}
         if not marked:
             return
-        os.sync()
+        _sync_file_system(self.root)
         rows: list[Statement] = []
         with self._lock:
             for chain, layer in marked.items():
@@ -394,6 +398,14 @@ def _make_root(path: str, top: Layer | None) -> None:
     os.chmod(path, mode)
     if top and (top.uid or top.gid):
         os.chown(path, top.uid, top.gid)
+
+
+def _sync_file_system(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        libc.check(_syncfs(fd), path)
+    finally:
+        os.close(fd)
 
 
 def _boot_id() -> str:
