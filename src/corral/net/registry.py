@@ -213,7 +213,8 @@ class Registry:
                 if address in pool:
                     pool.release(address)
 
-    def pool_of(self, record: NetworkRecord, address: str) -> PoolRecord:
+    @staticmethod
+    def pool_of(record: NetworkRecord, address: str) -> PoolRecord:
         """The pool that contains one of the network's addresses."""
         return next(pool for pool in record.pools if ip_address(address) in ip_network(pool.subnet))
 
