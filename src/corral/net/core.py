@@ -85,6 +85,8 @@ class Core:
         for attached in self.attached.values():
             self.publisher.release(attached.held)
         if not keep:
+            for attached in self.attached.values():
+                self._dying += [plan.host_link(endpoint.endpoint_id) for endpoint in attached.endpoints]
             self.sweep()
             if self._nft is not None:
                 self._coexistence.withdraw()
@@ -210,6 +212,8 @@ class Core:
         first = next((a.ip for a in addresses if a.version == 4), None)
         mac = ipam.mac_of(first) if isinstance(first, IPv4Address) else "02:42:" + os.urandom(4).hex(":")
         mtu = int(record.options.get(plan.MTU_OPTION, self.settings.mtu))
+        if self.settings.ip_forward and any(address.version == 6 for address in addresses):
+            sandbox.enable_ipv6_forwarding()
         self._host.ensure_bridge(record.bridge, addresses, mac, mtu)
 
     # -- containers --------------------------------------------------------------------------------------------
@@ -443,7 +447,9 @@ class Core:
             try:
                 self._host.add_endpoint(wanted, namespace_fd)
             except OSError:
-                # Somebody may have deleted the bridge by hand: make it again and try once more.
+                # Somebody may have deleted the bridge by hand, or the namespace still has the link of a moment ago:
+                # put both right and try once more.
+                self.sweep()
                 self._host.forget_master(record.bridge)
                 self._ensure_bridge(record)
                 self._host.add_endpoint(wanted, namespace_fd)
