@@ -20,7 +20,7 @@ from ipaddress import ip_address
 from corral.net import dnswire
 from corral.net.directory import Directory
 from corral.net.model import Endpoint
-from corral.net.nft import Nft
+from corral.net.nft import Nft, NftError
 
 _ADDRESS = "127.0.0.11"
 _UPSTREAM_TIMEOUT_S = 4.0
@@ -51,11 +51,7 @@ def open_sockets() -> Server:
         udp.bind((_ADDRESS, 0))
         tcp.bind((_ADDRESS, 0))
         tcp.listen(64)
-        nft = Nft()
-        try:
-            nft.run(_redirect(udp.getsockname()[1], tcp.getsockname()[1]))
-        finally:
-            nft.close()
+        _redirect(udp.getsockname()[1], tcp.getsockname()[1])
     except BaseException:
         udp.close()
         tcp.close()
@@ -63,15 +59,24 @@ def open_sockets() -> Server:
     return Server(udp, tcp)
 
 
-def _redirect(udp: int, tcp: int) -> str:
+def _redirect(udp: int, tcp: int) -> None:
+    """Send what goes to port 53 of our address to these ports, in the thread's namespace."""
     table = "ip engine_dns"
-    return f"""add table {table}
-delete table {table}
-add table {table}
+    rules = f"""create table {table}
 add chain {table} output {{ type nat hook output priority -100; policy accept; }}
 add rule {table} output ip daddr {_ADDRESS} udp dport 53 dnat to {_ADDRESS}:{udp}
 add rule {table} output ip daddr {_ADDRESS} tcp dport 53 dnat to {_ADDRESS}:{tcp}
 """
+    nft = Nft()
+    try:
+        try:
+            nft.run(rules)
+        except NftError:
+            # A daemon before us left its rules.  Deleting is not the first choice because closing a socket after a
+            # deletion waits for the kernel to be done with it: 12 ms.
+            nft.run(f"delete table {table}\n{rules}")
+    finally:
+        nft.close()
 
 
 class Dns:
