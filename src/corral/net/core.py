@@ -475,8 +475,8 @@ class Core:
             found += rules.of_endpoint(endpoint, plan.host_link(endpoint.endpoint_id))
         gateway = self._gateway_endpoint(attached.endpoints)
         if gateway is not None and attached.held:
-            record = self.registry.get(gateway.network_id)
-            modes = (rules.gateway_mode(record, 4), rules.gateway_mode(record, 6))
+            record = self.registry.find(gateway.network_id)  # None: a container outlived the default bridge's removal
+            modes = (rules.gateway_mode(record, 4), rules.gateway_mode(record, 6)) if record else ("nat", "nat")
             found += rules.of_ports(
                 self._shown(attached),
                 Target(gateway.ipv4, gateway.ipv6),

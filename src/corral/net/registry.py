@@ -103,6 +103,10 @@ class Registry:
         """Every network."""
         return list(self._records.values())
 
+    def find(self, network_id: str) -> NetworkRecord | None:
+        """By full id only."""
+        return self._records.get(network_id)
+
     def get(self, ref: str) -> NetworkRecord:
         """By full id, then name, then a prefix of the id that fits one only; NoSuchNetwork, AmbiguousNetwork."""
         ref = "bridge" if ref == "default" else ref
