@@ -20,7 +20,10 @@ from corral.net.rules import MARK
 
 _log = logging.getLogger(__name__)
 
-_LEGACY = {"iptables-legacy": "/proc/net/ip_tables_names", "ip6tables-legacy": "/proc/net/ip6_tables_names"}
+_LEGACY = {
+    "iptables-legacy": "/proc/thread-self/net/ip_tables_names",
+    "ip6tables-legacy": "/proc/thread-self/net/ip6_tables_names",
+}
 _MODERN = {"ip": "iptables-nft", "ip6": "ip6tables-nft"}
 
 

@@ -10,11 +10,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface, ip_network
 
-from corral.net import drivers, ipam, plan, ports, rules, sandbox
+from corral.net import dns, drivers, endpoints, ipam, plan, ports, rules, sandbox
+from corral.net.attached import Attached, close_names, host_servers, open_namespace
 from corral.net.coexist import Coexistence
+from corral.net.directory import Directory
 from corral.net.model import (
     Attachment,
     Endpoint,
@@ -34,24 +36,12 @@ from corral.net.model import (
 from corral.net.nft import Nft, NftError
 from corral.net.ports import Target
 from corral.net.publish import HeldPort, PortTaken, Publisher
-from corral.net.registry import Registry, new_id, parse_address
+from corral.net.registry import Registry
 from corral.store.db import Database
 
 _log = logging.getLogger(__name__)
 
 Live = Mapping[str, tuple[int, tuple[Endpoint, ...], tuple[PortBinding, ...]]]
-
-
-@dataclass(slots=True)
-class Attached:
-    """A container that is on networks now."""
-
-    name: str
-    hostname: str
-    pid: int
-    endpoints: tuple[Endpoint, ...]
-    held: list[HeldPort]
-    bindings: tuple[PortBinding, ...]  # as given
 
 
 class Core:
@@ -61,6 +51,7 @@ class Core:
         self.settings = settings
         self.registry = Registry(db, settings)
         self.attached: dict[str, Attached] = {}
+        self.directory = Directory()
         self._host = sandbox.Host()
         self._nft = Nft() if settings.packet_filter else None
         self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
@@ -78,16 +69,24 @@ class Core:
         for record in self.registry.all():
             if record.bridge:
                 self._ensure_bridge(record)
-        for container_id, (pid, endpoints, bindings) in live.items():
-            self._adopt(container_id, pid, endpoints, bindings)
+                self._know(record)
+        for container_id, (pid, joined, bindings) in live.items():
+            self._adopt(container_id, pid, joined, bindings)
         self._remove_strays()
         self.install()
+
+    def _know(self, record: NetworkRecord) -> None:
+        if not record.default:
+            subnets = tuple(ip_network(pool.subnet) for pool in record.pools)
+            self.directory.add_network(record.id, record.name, subnets)
 
     def close(self, *, keep: bool) -> None:
         """Let go; unless `keep`, also take everything of ours off the host."""
         for attached in self.attached.values():
             self.publisher.release(attached.held)
         if not keep:
+            for attached in self.attached.values():
+                self._dying += [plan.host_link(endpoint.endpoint_id) for endpoint in attached.endpoints]
             self.sweep()
             if self._nft is not None:
                 self._coexistence.withdraw()
@@ -115,13 +114,14 @@ class Core:
         )
 
     def _adopt(
-        self, container_id: str, pid: int, endpoints: tuple[Endpoint, ...], bindings: tuple[PortBinding, ...]
+        self, container_id: str, pid: int, joined: tuple[Endpoint, ...], bindings: tuple[PortBinding, ...]
     ) -> None:
         """Take back what a live container holds."""
-        for endpoint in endpoints:
+        for endpoint in joined:
             self.registry.retake(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
-        attached = Attached("", "", pid, endpoints, [], ports.collapse(bindings))
-        target = self._target(endpoints)
+        name = next((endpoint.dns_names[0] for endpoint in joined if endpoint.dns_names), "")
+        attached = Attached(name, "", pid, joined, [], ports.collapse(bindings))
+        target = self._target(joined)
         for binding in attached.bindings:
             try:
                 attached.held += self.publisher.hold([binding], target)
@@ -130,6 +130,17 @@ class Core:
                 _log.warning("cannot hold a published port of container %s again: %s", container_id[:12], error)
                 attached.held.append(HeldPort(binding, target, None))
         self.attached[container_id] = attached
+        for endpoint in joined:
+            self.directory.add(endpoint)
+        attached.upstream = next((endpoint.upstream for endpoint in joined if endpoint.upstream), ())
+        try:
+            namespace_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return  # it ended this moment; the engine will see that and detach it
+        try:
+            self._serve_names(attached, namespace_fd)
+        finally:
+            os.close(namespace_fd)
 
     def _remove_strays(self) -> None:
         """Delete ports of our bridges that belong to no live container."""
@@ -175,6 +186,7 @@ class Core:
             self._change("add", rules.of_network(record))
             undo.callback(self._change, "delete", rules.of_network(record))
             self.registry.add(record)
+            self._know(record)
             undo.pop_all()
         return record
 
@@ -188,6 +200,7 @@ class Core:
             named = tuple(f'name:"{self.attached[c].name}" id:"{e.endpoint_id[:12]}"' for c, e in users.items())
             raise NetworkInUse(record, named)
         self.registry.forget(record)
+        self.directory.remove_network(record.id, record.name)
         self._change("delete", rules.of_network(record))
         self._host.delete_link(record.bridge)
         return record
@@ -199,6 +212,8 @@ class Core:
         first = next((a.ip for a in addresses if a.version == 4), None)
         mac = ipam.mac_of(first) if isinstance(first, IPv4Address) else "02:42:" + os.urandom(4).hex(":")
         mtu = int(record.options.get(plan.MTU_OPTION, self.settings.mtu))
+        if self.settings.ip_forward and any(address.version == 6 for address in addresses):
+            sandbox.enable_ipv6_forwarding()
         self._host.ensure_bridge(record.bridge, addresses, mac, mtu)
 
     # -- containers --------------------------------------------------------------------------------------------
@@ -212,15 +227,16 @@ class Core:
         *,
         hostname: str,
         name: str,
+        upstream: tuple[str, ...] = (),
     ) -> Attachment:
         """Connect a container's namespace to its networks and publish its ports; all or nothing."""
         if container_id in self.attached:
             raise NetworkRefused(f"container {container_id} is already attached to its networks")
         path = f"/proc/{pid}/ns/net"
         with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as undo:
-            namespace_fd = _open_namespace(path, name)
+            namespace_fd = open_namespace(path, name)
             cleanup.callback(os.close, namespace_fd)
-            attached = Attached(name, hostname, pid, (), [], tuple(bindings))
+            attached = Attached(name, hostname, pid, (), [], tuple(bindings), upstream or host_servers())
             for request in requests:
                 endpoint = self._allocate(request, container_id, attached)
                 if endpoint is not None:
@@ -229,50 +245,59 @@ class Core:
             attached.held = self._publish(attached, bindings)
             undo.callback(self.publisher.release, attached.held)
             self._link_all(attached, namespace_fd, undo)
-            if attached.endpoints:
-                self._change("add", self._elements(attached))
+            self._serve_names(attached, namespace_fd)
+            undo.callback(close_names, attached)
+            self._change("add", self._elements(attached))
             self.attached[container_id] = attached
+            for endpoint in attached.endpoints:
+                self.directory.add(endpoint)
             undo.pop_all()
         return Attachment(attached.endpoints, self._shown(attached), path)
 
-    def detach(self, container_id: str) -> list[HeldPort]:
-        """Forget a container; what is returned are its ports, whose sockets the caller closes."""
+    def detach(self, container_id: str) -> Attached | None:
+        """Forget a container; the caller closes the sockets of what is returned."""
         attached = self.attached.pop(container_id, None)
         if attached is None:
-            return []
-        if attached.endpoints:
-            self._change("delete", self._elements(attached))
+            return None
+        self._change("delete", self._elements(attached))
         for endpoint in attached.endpoints:
+            self.directory.remove(endpoint)
             self.registry.release(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
             # The pair dies with the namespace within milliseconds, at no cost to us; `sweep` looks whether it did.
             self._dying.append(plan.host_link(endpoint.endpoint_id))
         for port in attached.held:
             self.publisher.forget(port)
-        return attached.held
+        return attached
 
     def check_request(self, request: EndpointRequest) -> None:
         """Refuse what `connect` could never do; for containers that do not run."""
         record = self.registry.get(request.network)
         if record.driver in ("host", "null"):
             raise NetworkRefused(f"container cannot be connected to {record.name} network")
-        self._check_default(record, request)
-        for family, wanted in ((4, request.ipv4), (6, request.ipv6)):
-            if wanted and not any(parse_address(wanted, family) in ip_network(p.subnet) for p in record.pools):
-                raise ipam.AddressOutsidePool(wanted)
+        endpoints.check(record, request)
 
     def connect(
-        self, container_id: str, pid: int, request: EndpointRequest, *, hostname: str, name: str
+        self,
+        container_id: str,
+        pid: int,
+        request: EndpointRequest,
+        *,
+        hostname: str,
+        name: str,
+        upstream: tuple[str, ...] = (),
     ) -> tuple[Attachment, list[HeldPort]]:
         """Connect a running container to one more network; what it has now, and ports that are no longer held."""
         record = self.registry.get(request.network)
-        attached = self.attached.get(container_id) or Attached(name, hostname, pid, (), [], ())
+        attached = self.attached.get(container_id) or Attached(
+            name, hostname, pid, (), [], (), upstream or host_servers()
+        )
         if record.driver in ("host", "null"):
             raise NetworkRefused(f"container cannot be connected to {record.name} network")
         if any(endpoint.network_id == record.id for endpoint in attached.endpoints):
             raise NetworkRefused(f"endpoint with name {attached.name} already exists in network {record.name}")
         path = f"/proc/{pid}/ns/net"
         with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as undo:
-            namespace_fd = _open_namespace(path, name)
+            namespace_fd = open_namespace(path, name)
             cleanup.callback(os.close, namespace_fd)
             endpoint = self._allocate(request, container_id, attached)
             assert endpoint is not None
@@ -280,8 +305,10 @@ class Core:
             after = (*attached.endpoints, endpoint)
             self._link(endpoint, plan.default_families(after)[endpoint.endpoint_id], namespace_fd, name)
             undo.callback(self._host.delete_link, plan.host_link(endpoint.endpoint_id))
-            self.attached[container_id] = attached
             dropped = self._change_endpoints(attached, after)
+            self._serve_names(attached, namespace_fd)
+            self.attached[container_id] = attached
+            self.directory.add(endpoint)
             undo.pop_all()
         return Attachment(attached.endpoints, self._shown(attached), path), dropped
 
@@ -294,6 +321,9 @@ class Core:
             raise NetworkRefused(f"container {container_id} is not connected to network {record.name}")
         after = tuple(endpoint for endpoint in attached.endpoints if endpoint is not gone)
         dropped = self._change_endpoints(attached, after)
+        self.directory.remove(gone)
+        if attached.dns is not None:
+            attached.dns.endpoints = after
         self._host.delete_link(plan.host_link(gone.endpoint_id))
         self.registry.release(gone.network_id, gone.ipv4, gone.ipv6)
         self._restore_routes(attached)
@@ -305,19 +335,22 @@ class Core:
         if attached is None:
             return ()
         old, attached.name = attached.name, name
-        attached.endpoints = tuple(
-            replace(e, dns_names=tuple(dict.fromkeys(name if n == old else n for n in e.dns_names)))
-            for e in attached.endpoints
-        )
+        for endpoint in attached.endpoints:
+            self.directory.remove(endpoint)
+        attached.endpoints = tuple(endpoints.renamed(endpoint, old, name) for endpoint in attached.endpoints)
+        for endpoint in attached.endpoints:
+            self.directory.add(endpoint)
+        if attached.dns is not None:
+            attached.dns.endpoints = attached.endpoints
         return attached.endpoints
 
-    def _change_endpoints(self, attached: Attached, endpoints: tuple[Endpoint, ...]) -> list[HeldPort]:
+    def _change_endpoints(self, attached: Attached, wanted: tuple[Endpoint, ...]) -> list[HeldPort]:
         """Move a container's rules and published ports to another set of endpoints; ports it no longer has."""
         before = dict.fromkeys(self._elements(attached))
         old_endpoints, old_held = attached.endpoints, attached.held
-        attached.endpoints = endpoints
-        target = self._target(endpoints)
-        if self._gateway_endpoint(endpoints) is None:
+        attached.endpoints = wanted
+        target = self._target(wanted)
+        if self._gateway_endpoint(wanted) is None:
             attached.held = []
         elif old_held:
             attached.held = [replace(port, target=target) for port in old_held]
@@ -367,46 +400,21 @@ class Core:
         record = self.registry.get(request.network)
         if not record.bridge:
             return None  # none, and host, where there is nothing to set up
-        self._check_default(record, request)
-        ipv4, ipv6 = self.registry.allocate(record, request)
-        used = {endpoint.interface for endpoint in attached.endpoints}
-        interface = next(name for name in (f"eth{n}" for n in range(len(used) + 1)) if name not in used)
-        endpoint = Endpoint(
-            record.id,
-            record.name,
-            new_id(),
-            ipv4,
-            aliases=request.aliases,
-            ipv6=ipv6,
-            mac=request.mac or _mac(ipv4),
-            interface=interface,
-            links=request.links,
-            gw_priority=request.gw_priority,
-            driver_opts=request.driver_opts,
-            dns_names=() if record.default else _names(attached, request, container_id),
-        )
-        return self._with_gateways(record, endpoint)
+        called = (attached.name, container_id[:12], attached.hostname)
+        return endpoints.build(self.registry, record, request, attached.endpoints, called, attached.upstream)
 
-    def _check_default(self, record: NetworkRecord, request: EndpointRequest) -> None:
-        """The default bridge has neither fixed addresses nor names."""
-        if record.default and (request.ipv4 or request.ipv6):
-            raise InvalidNetwork(
-                "invalid endpoint settings:\nuser specified IP address is supported on user defined networks only"
-            )
-        if record.default and request.aliases:
-            raise InvalidNetwork(
-                "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks"
-            )
-
-    def _with_gateways(self, record: NetworkRecord, endpoint: Endpoint) -> Endpoint:
-        changes: dict[str, str | int] = {}
-        for suffix, address in (("", endpoint.ipv4), ("6", endpoint.ipv6)):
-            if not address:
-                continue
-            pool = self.registry.pool_of(record, address)
-            changes["prefix6" if suffix else "prefix_len"] = ip_network(pool.subnet).prefixlen
-            changes["gateway" + suffix] = "" if record.internal else pool.gateway
-        return replace(endpoint, **changes)  # type: ignore[arg-type]
+    def _serve_names(self, attached: Attached, namespace_fd: int) -> None:
+        """Give a container on user-defined networks its DNS server, or tell that server where the container is now."""
+        if attached.dns is None and any(endpoint.dns_names for endpoint in attached.endpoints):
+            try:
+                with self._host.within(namespace_fd):
+                    attached.dns = dns.open_sockets()
+            except OSError as error:
+                raise SandboxFailed(f"container {attached.name}", error) from error
+        if attached.dns is not None:
+            attached.dns.endpoints = attached.endpoints
+            attached.dns.upstream = attached.upstream
+            attached.dns.forward = any(e.gateway or e.gateway6 for e in attached.endpoints)
 
     def _publish(self, attached: Attached, bindings: Sequence[PortBinding]) -> list[HeldPort]:
         gateway = self._gateway_endpoint(attached.endpoints)
@@ -439,7 +447,9 @@ class Core:
             try:
                 self._host.add_endpoint(wanted, namespace_fd)
             except OSError:
-                # Somebody may have deleted the bridge by hand: make it again and try once more.
+                # Somebody may have deleted the bridge by hand, or the namespace still has the link of a moment ago:
+                # put both right and try once more.
+                self.sweep()
                 self._host.forget_master(record.bridge)
                 self._ensure_bridge(record)
                 self._host.add_endpoint(wanted, namespace_fd)
@@ -465,8 +475,8 @@ class Core:
             found += rules.of_endpoint(endpoint, plan.host_link(endpoint.endpoint_id))
         gateway = self._gateway_endpoint(attached.endpoints)
         if gateway is not None and attached.held:
-            record = self.registry.get(gateway.network_id)
-            modes = (rules.gateway_mode(record, 4), rules.gateway_mode(record, 6))
+            record = self.registry.find(gateway.network_id)  # None: a container outlived the default bridge's removal
+            modes = (rules.gateway_mode(record, 4), rules.gateway_mode(record, 6)) if record else ("nat", "nat")
             found += rules.of_ports(
                 self._shown(attached),
                 Target(gateway.ipv4, gateway.ipv6),
@@ -490,20 +500,3 @@ class Core:
             additions = "".join(line + "\n" for line in commands.splitlines() if line.startswith("add "))
             if additions:
                 self._nft.run(additions)
-
-
-def _open_namespace(path: str, who: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise SandboxFailed(f"container {who}", error) from error
-
-
-def _mac(ipv4: str) -> str:
-    return ipam.mac_of(IPv4Address(ipv4)) if ipv4 else "02:42:" + os.urandom(4).hex(":")
-
-
-def _names(attached: Attached, request: EndpointRequest, container_id: str) -> tuple[str, ...]:
-    """What a container is called on a user-defined network, each once."""
-    names = (attached.name, *request.aliases, container_id[:12], attached.hostname)
-    return tuple(dict.fromkeys(name for name in names if name))

@@ -107,6 +107,7 @@ class Endpoint:
     links: tuple[tuple[str, str], ...] = ()
     gw_priority: int = 0
     driver_opts: dict[str, str] = field(default_factory=dict)
+    upstream: tuple[str, ...] = ()  # whom the embedded DNS server asks in turn
 
 
 @dataclass(frozen=True, slots=True)

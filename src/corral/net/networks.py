@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from corral.errors import CorralError
 from corral.net.core import Core, Live
+from corral.net.dns import Dns
 from corral.net.drivers import PREDEFINED
 from corral.net.model import (
     Attachment,
@@ -61,6 +62,7 @@ class Networks:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
         self._core: Core | None = None
         self._proxy: Proxy | None = None
+        self._dns: Dns | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._watch: Watch | None = None
@@ -90,11 +92,9 @@ class Networks:
         if self._watch is not None:
             self._watch.learn()
             asyncio.get_running_loop().add_reader(self._watch.fileno(), self._filter_changed)
-        self._proxy = Proxy()
-        if self._settings.userland_proxy:
-            for attached in self.core.attached.values():
-                for port in attached.held:
-                    self._proxy.add(port)
+        self._proxy, self._dns = Proxy(), Dns(self.core.directory)
+        for container_id in self.core.attached:
+            self._serve(container_id)
 
     async def close(self, *, keep: bool) -> None:
         """Let go of everything; unless `keep`, also remove bridges, pairs and rules from the host."""
@@ -110,6 +110,9 @@ class Networks:
         if self._proxy is not None:
             self._proxy.close()
         if self._core is not None:
+            for attached in self._core.attached.values():
+                if attached.dns is not None and self._dns is not None:
+                    self._dns.remove(attached.dns)
             await self._do(functools.partial(self._core.close, keep=keep))
         self._core = None
         self._thread.shutdown()
@@ -123,24 +126,40 @@ class Networks:
         *,
         hostname: str,
         name: str,
+        upstream: tuple[str, ...] = (),
     ) -> Attachment:
-        """Connect the network namespace of `pid` and publish `ports`; on error nothing is left half made."""
-        call = functools.partial(self.core.attach, container_id, pid, requests, ports, hostname=hostname, name=name)
-        attachment = await self._do(call)
+        """Connect the network namespace of `pid` and publish `ports`; on error nothing is left half made.
+
+        `upstream` are the DNS servers (`--dns`) that the embedded server asks in turn; empty: those of the host.
+        A caller that may be cancelled prepares its `detach` before, since the work here is finished regardless.
+        """
+        attachment = await self._do(
+            lambda: self.core.attach(
+                container_id, pid, requests, ports, hostname=hostname, name=name, upstream=upstream
+            )
+        )
         self._serve(container_id)
         return attachment
 
     async def detach(self, container_id: str) -> None:
         """Give back all that a container has; fine when it has nothing or its namespace is gone."""
-        held = await self._do(functools.partial(self.core.detach, container_id))
-        self._drop(held)
+        attached = await self._do(functools.partial(self.core.detach, container_id))
+        if attached is None:
+            return
+        self._drop(attached.held)
+        if attached.dns is not None and self._dns is not None:
+            self._dns.remove(attached.dns)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(_SWEEP_AFTER_S, self._start_sweep)
 
     def _serve(self, container_id: str) -> None:
-        """Let the proxy serve a container's ports; it may have been detached meanwhile."""
+        """Serve a container's ports and names; it may have been detached meanwhile."""
         attached = self.core.attached.get(container_id)
-        if attached is not None and self._settings.userland_proxy and self._proxy is not None:
+        if attached is None or self._proxy is None or self._dns is None:
+            return
+        if attached.dns is not None:
+            self._dns.add(attached.dns)
+        if self._settings.userland_proxy:
             for port in attached.held:
                 self._proxy.add(port)
 
@@ -199,7 +218,14 @@ class Networks:
         return await self._do(work)
 
     async def connect(
-        self, container_id: str, pid: int | None, request: EndpointRequest, *, hostname: str, name: str
+        self,
+        container_id: str,
+        pid: int | None,
+        request: EndpointRequest,
+        *,
+        hostname: str,
+        name: str,
+        upstream: tuple[str, ...] = (),
     ) -> Attachment | None:
         """Connect a container to one more network.
 
@@ -209,8 +235,9 @@ class Networks:
         if pid is None:
             await self._do(lambda: self.core.check_request(request))
             return None
-        call = functools.partial(self.core.connect, container_id, pid, request, hostname=hostname, name=name)
-        attachment, dropped = await self._do(call)
+        attachment, dropped = await self._do(
+            lambda: self.core.connect(container_id, pid, request, hostname=hostname, name=name, upstream=upstream)
+        )
         self._drop(dropped)
         self._serve(container_id)
         return attachment

@@ -36,7 +36,7 @@ class HeldPort:
 
 def host_has_ipv6() -> bool:
     """Whether sockets for `::` can be opened here."""
-    return os.path.exists("/proc/net/if_inet6")
+    return os.path.exists("/proc/thread-self/net/if_inet6")
 
 
 def ephemeral_range() -> tuple[int, int]:

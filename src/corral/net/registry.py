@@ -103,6 +103,10 @@ class Registry:
         """Every network."""
         return list(self._records.values())
 
+    def find(self, network_id: str) -> NetworkRecord | None:
+        """By full id only."""
+        return self._records.get(network_id)
+
     def get(self, ref: str) -> NetworkRecord:
         """By full id, then name, then a prefix of the id that fits one only; NoSuchNetwork, AmbiguousNetwork."""
         ref = "bridge" if ref == "default" else ref
@@ -213,7 +217,8 @@ class Registry:
                 if address in pool:
                     pool.release(address)
 
-    def pool_of(self, record: NetworkRecord, address: str) -> PoolRecord:
+    @staticmethod
+    def pool_of(record: NetworkRecord, address: str) -> PoolRecord:
         """The pool that contains one of the network's addresses."""
         return next(pool for pool in record.pools if ip_address(address) in ip_network(pool.subnet))
 

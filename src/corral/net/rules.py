@@ -81,7 +81,7 @@ add rule inet {t} postrouting oifname @bridges ip saddr 127.0.0.0/8 masquerade
 add rule inet {t} postrouting ct status dnat ip saddr . ip daddr @self4 masquerade
 add rule inet {t} postrouting ct status dnat ip6 saddr . ip6 daddr @self6 masquerade
 add rule inet {t} postrouting iifname . oifname @same ct status dnat masquerade
-add rule inet {t} postrouting iifname . oifname @same return
+add rule inet {t} postrouting iifname @bridges oifname @bridges return
 add rule inet {t} postrouting meta nfproto ipv4 iifname @masquerade4 masquerade
 add rule inet {t} postrouting meta nfproto ipv6 iifname @masquerade6 masquerade
 add rule inet {t} forward iifname != @bridges oifname != @bridges return

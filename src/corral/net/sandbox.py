@@ -38,6 +38,20 @@ def write_sysctl(key: str, value: str) -> None:
         os.close(fd)
 
 
+def enable_ipv6_forwarding() -> None:
+    """Let the host route IPv6.
+
+    A router ignores router advertisements, so a host that has its own IPv6 route from one would lose it within
+    minutes: interfaces that listened (accept_ra 1) are told to go on listening (2).
+    """
+    base = "/proc/sys/net/ipv6/conf"
+    for interface in os.listdir(base):
+        with contextlib.suppress(FileNotFoundError), open(f"{base}/{interface}/accept_ra", encoding="ascii") as file:
+            if interface != "all" and file.read().strip() == "1":
+                write_sysctl(f"net/ipv6/conf/{interface}/accept_ra", "2")
+    write_sysctl("net/ipv6/conf/all/forwarding", "1")
+
+
 class Host:
     """The network namespace in which the daemon lives, and the way into others."""
 

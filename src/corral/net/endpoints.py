@@ -1,0 +1,94 @@
+"""Turn a request to join a network into an endpoint: addresses, interface name, MAC and DNS names."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address, ip_network
+
+from corral.net import ipam
+from corral.net.model import Endpoint, EndpointRequest, InvalidNetwork, NetworkRecord
+from corral.net.registry import Registry, new_id, parse_address
+
+
+def check(record: NetworkRecord, request: EndpointRequest) -> None:
+    """Refuse what this network can never give: names and fixed addresses on the default bridge, a bad address."""
+    if record.default and (request.ipv4 or request.ipv6):
+        raise InvalidNetwork(
+            "invalid endpoint settings:\nuser specified IP address is supported on user defined networks only"
+        )
+    if record.default and request.aliases:
+        raise InvalidNetwork(
+            "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks"
+        )
+    for family, wanted in ((4, request.ipv4), (6, request.ipv6)):
+        if wanted:
+            address = parse_address(wanted, family)
+            if not any(address in ip_network(pool.subnet) for pool in record.pools):
+                raise ipam.AddressOutsidePool(wanted)
+    if request.mac and not _is_mac(request.mac):
+        raise InvalidNetwork(f"invalid endpoint settings:\ninvalid MAC address: {request.mac}")
+
+
+def build(
+    registry: Registry,
+    record: NetworkRecord,
+    request: EndpointRequest,
+    others: tuple[Endpoint, ...],
+    names: tuple[str, ...],
+    upstream: tuple[str, ...],
+) -> Endpoint:
+    """A new endpoint beside a container's `others`; its addresses are taken from the registry."""
+    check(record, request)
+    ipv4, ipv6 = registry.allocate(record, request)
+    used = {endpoint.interface for endpoint in others}
+    interface = next(name for name in (f"eth{n}" for n in range(len(used) + 1)) if name not in used)
+    all_names = () if record.default else tuple(dict.fromkeys(filter(None, (names[0], *request.aliases, *names[1:]))))
+    endpoint = Endpoint(
+        record.id,
+        record.name,
+        new_id(),
+        ipv4,
+        ipv6=ipv6,
+        mac=(request.mac or _mac(ipv4)).lower().replace("-", ":"),
+        aliases=request.aliases,
+        dns_names=all_names,
+        interface=interface,
+        links=request.links,
+        gw_priority=request.gw_priority,
+        driver_opts=request.driver_opts,
+        upstream=() if record.default else upstream,
+    )
+    return _with_gateways(record, endpoint)
+
+
+def _with_gateways(record: NetworkRecord, endpoint: Endpoint) -> Endpoint:
+    if endpoint.ipv4:
+        pool = Registry.pool_of(record, endpoint.ipv4)
+        gateway = "" if record.internal else pool.gateway
+        endpoint = replace(endpoint, gateway=gateway, prefix_len=ip_network(pool.subnet).prefixlen)
+    if endpoint.ipv6:
+        pool = Registry.pool_of(record, endpoint.ipv6)
+        gateway = "" if record.internal else pool.gateway
+        endpoint = replace(endpoint, gateway6=gateway, prefix6=ip_network(pool.subnet).prefixlen)
+    return endpoint
+
+
+def renamed(endpoint: Endpoint, old: str, new: str) -> Endpoint:
+    """The endpoint of a container that is now called `new`."""
+    return replace(endpoint, dns_names=tuple(dict.fromkeys(new if n == old else n for n in endpoint.dns_names)))
+
+
+def _mac(ipv4: str) -> str:
+    return ipam.mac_of(IPv4Address(ip_address(ipv4))) if ipv4 else "02:42:" + os.urandom(4).hex(":")
+
+
+def _is_mac(text: str) -> bool:
+    parts = text.replace("-", ":").split(":")
+    if len(parts) != 6 or any(len(part) != 2 for part in parts):
+        return False
+    try:
+        octets = [int(part, 16) for part in parts]
+    except ValueError:
+        return False
+    return not octets[0] & 1  # a group address cannot be an interface's
