@@ -44,6 +44,11 @@ class Events:
             else:
                 queue.put_nowait(event)
 
+    @property
+    def listeners(self) -> int:
+        """How many subscribers there are."""
+        return len(self._queues)
+
     def past(self, since_ns: int, until_ns: int | None) -> list[Event]:
         """Kept events within the bounds, oldest first."""
         return [

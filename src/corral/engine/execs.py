@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from corral.engine import failures, lifecycle, profiles, seccomp, spec
+from corral.engine import failures, lifecycle, profiles, spec
 from corral.engine.context import Engine
 from corral.engine.detach import detach_keys
 from corral.engine.live import Client, Live
@@ -137,11 +136,10 @@ class Execs:
 
     def _process(self, found: Exec) -> dict[str, Any]:
         record, request = found.live.record, found.request
-        facts = self._engine.facts
         host = record.host
         privileged = request.privileged or host.privileged
         caps = profiles.capabilities(
-            host.cap_add or [], host.cap_drop or [], privileged=privileged, available=facts.capabilities
+            host.cap_add or [], host.cap_drop or [], privileged=privileged, available=self._engine.facts.capabilities
         )
         process: dict[str, Any] = {
             "terminal": request.tty,
@@ -152,9 +150,6 @@ class Execs:
             "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
             "noNewPrivileges": spec.security_options(host.security_opt or []).no_new_privileges,
         }
-        if request.privileged and not host.privileged:
-            # The container's own filter would take the added capabilities back; Docker leaves it in place, and so do we.
-            process["seccomp"] = seccomp.default_filter(caps, facts.machine)
         return process
 
     def exited(self, exec_id: str, status: int) -> None:
@@ -186,9 +181,3 @@ class Execs:
             found = self._execs.get(exec_id)
             if found is not None and found.running:
                 self.exited(exec_id, 137)
-
-
-def close_copy(fd: int) -> None:
-    """Close our copy of a client's descriptor."""
-    if fd >= 0:
-        os.close(fd)

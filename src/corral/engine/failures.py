@@ -63,7 +63,7 @@ def _translate(failure: Failure, prefix: str) -> CorralError:
         return StartRefused(f"{prefix}unable to find user {failure.path}: no matching entries in passwd file: unknown")
     if failure.stage == "group":
         return StartRefused(f"{prefix}unable to find group {failure.path}: no matching entries in group file: unknown")
-    if failure.stage == "cwd":
+    if failure.stage == "chdir":
         text = f'chdir to cwd ("{failure.path}") set in config.json failed: {reason}: unknown'
         kind = CommandNotExecutable if failure.errno == errno.EACCES else StartRefused
         return kind(f"{prefix}{text}")

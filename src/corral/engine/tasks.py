@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -140,7 +139,7 @@ class Task:
         if answer is None or answer.done():
             return
         if "failure" in message:
-            answer.set_exception(Failure.from_wire(message["failure"]))
+            answer.set_exception(Failure(*message["failure"]))
         else:
             answer.set_result(message["ok"])
 
@@ -189,6 +188,14 @@ class Launcher:
                         raise LauncherGone(f"cannot start a shim: {error.strerror}") from error
         return Task(ours)
 
+    async def clean_up(self, directory: str) -> None:
+        """End what a shim that died has left: its container, cgroups and state."""
+        task = self.launch(directory)
+        try:
+            await task.request("clean_up")
+        finally:
+            task.close()
+
     @property
     def pid(self) -> int:
         """The launcher's process id, or -1."""
@@ -219,11 +226,3 @@ def reconnect(directory: str) -> Task | None:
         if holder >= 0:
             os.close(holder)
     return Task(connection)
-
-
-def kill_leftover(pid: int) -> None:
-    """End a container process whose shim has died; harmless when it has gone."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -229,7 +229,9 @@ def overlay_root(rootfs: Any) -> int:
         raise Failure.from_os_error("root", error) from error
 
 
-def _classic_overlay(rootfs: Any) -> None:
+def classic_overlay(rootfs: Any) -> None:
+    """Mount a Rootfs on the working directory with mount(2)."""
+
     def quoted(path: str) -> str:
         return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
@@ -316,7 +318,7 @@ def _mount_everything(setup: Setup, root_tree: int, trees: dict[int, int]) -> in
     try:
         mount.mount("", "/", "", mount.MS_SLAVE | mount.MS_REC)
         if root_tree < 0:
-            _classic_overlay(setup.rootfs)
+            classic_overlay(setup.rootfs)
             # The working directory is below the new mount, not in it: enter it by name.
             place = setup.root_path if os.path.isdir(setup.root_path) else setup.state_dir
             root_fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -23,6 +23,7 @@ import time
 
 from corral.linux import files, processes
 from corral.runtime import container as library
+from corral.runtime import rootmount
 from corral.runtime.failure import Failure
 from corral.shim import foreign, frames, logs, protocol
 from corral.shim.loop import READ, Loop
@@ -34,12 +35,9 @@ if TYPE_CHECKING:
 
 _OUTPUT_AFTER_EXIT_S = 2.0  # how long output is awaited after its process has exited, as Docker waits
 
-Message = "dict[str, Any]"
-
-
 def warm_up() -> None:
     """Import what a container needs, so that every fork of the caller shares it."""
-    library.warm_up()
+    bpf.compile_profile({"defaultAction": "SCMP_ACT_ALLOW"}, os.uname().machine)
 
 
 class _Process:
@@ -59,6 +57,8 @@ class Shim:
     def __init__(self, connection: socket.socket) -> None:
         self._loop = Loop(self._reap)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        if os.path.exists("shim.sock"):
+            os.unlink("shim.sock")  # of a shim that died
         self._listener.bind("shim.sock")
         self._listener.listen(4)
         self._loop.watch(self._listener.fileno(), READ, self._accept)
@@ -105,10 +105,10 @@ class Shim:
                 bundle=os.getcwd(),
                 spec=spec,
                 state_dir=os.path.abspath("state"),
-                stdio=library.Stdio(*theirs),
+                stdio=library.Stdio(*theirs) if theirs else library.Stdio(),
                 rootfs=library.Rootfs(rootfs["lower"], rootfs["upper"], rootfs["work"], rootfs["options"]),
                 user=message["user"],
-                groups=message["groups"],
+                groups=tuple(message["groups"]),
                 **({"command": message["runtime"]} if message["runtime"] else {}),
             )
         except BaseException:
@@ -147,9 +147,9 @@ class Shim:
         outputs = client["outputs"] if client else []
         ours, theirs = _open_stdio(message["terminal"], stdin=message["stdin"], outputs=outputs)
         try:
-            stdio = library.Stdio(*theirs)
+            stdio = library.Stdio(*theirs) if theirs else library.Stdio()
             process.pid, console = self._container.exec(
-                message["process"], stdio, user=message["user"], groups=message["groups"]
+                message["process"], stdio, user=message["user"], groups=tuple(message["groups"])
             )
         except BaseException:
             _close_all([*ours, *descriptors])
@@ -219,6 +219,23 @@ class Shim:
         self._discard()
         return {}
 
+    def hold(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Mount the file system of a container that does not run, for as long as this connection lasts."""
+        rootmount.leave_host()
+        fields = message["rootfs"]
+        rootmount.mount_root(
+            library.Rootfs(fields["lower"], fields["upper"], fields["work"], fields["options"]), "rootfs"
+        )
+        for source, target, readonly in message["binds"]:
+            rootmount.mount_below("rootfs", source, target, readonly=readonly)
+        return {"pid": os.getpid()}
+
+    def clean_up(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """End the container of an earlier shim that died in this directory."""
+        if os.path.exists("state/state.json"):
+            library.load(os.path.abspath("state")).delete(force=True)
+        return {}
+
     # -- exits -------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
@@ -247,7 +264,7 @@ class Shim:
         if streams.open_outputs:
             # A process outside the container's pid namespace holds the pipes.
             assert self._container is not None
-            self._container.kill_all()
+            self._container.kill(9, all=True)
             self._loop.at(_OUTPUT_AFTER_EXIT_S, self._output_ended)
         else:
             self._output_ended()
@@ -398,7 +415,7 @@ class Shim:
         try:
             answer = {"n": message["n"], "ok": _VERBS[verb](self, message, descriptors)}
         except Failure as failure:
-            answer = {"n": message["n"], "failure": failure.to_wire()}
+            answer = {"n": message["n"], "failure": [failure.stage, failure.errno, failure.path, failure.detail]}
         except OSError as error:
             answer = {"n": message["n"], "failure": [verb, error.errno or 0, error.filename or "", ""]}
         self._tell(answer)
@@ -418,7 +435,7 @@ class Shim:
 _VERBS = {
     verb: getattr(Shim, verb)
     for verb in (
-        "hello create start attach exec resize kill pause resume update stats pids sync watch_log abandon".split()
+        "hello create start attach exec resize kill pause resume update stats pids sync watch_log abandon hold clean_up".split()
     )
 }
 

@@ -1,0 +1,211 @@
+"""corrald: wires every object by hand, serves until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import grp
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+
+from corral.config import Config, ConfigError, merge, parse_arguments
+from corral.errors import CorralError
+
+_log = logging.getLogger("corral")
+
+_LISTEN_FDS_START = 3
+
+
+def main() -> int:
+    """The command."""
+    try:
+        arguments = parse_arguments(sys.argv[1:])
+        if arguments.help:
+            print(_USAGE)
+            return 0
+        if arguments.version:
+            from corral.engine.system import VERSION
+
+            print(f"Corral version {VERSION}")
+            return 0
+        config = merge(arguments, _config_text(arguments.config_file))
+        if arguments.validate:
+            print("configuration OK")
+            return 0
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    logging.basicConfig(
+        level=logging.DEBUG if config.debug else config.log_level.upper().replace("FATAL", "CRITICAL"),
+        format='time="%(asctime)s" level=%(levelname)s msg="%(message)s"',
+    )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    try:
+        with _only_one(config):
+            return asyncio.run(_serve(config))
+    except (CorralError, OSError) as error:
+        print(f"failed to start daemon: {error}", file=sys.stderr)
+        return 1
+
+
+_USAGE = """Usage:  corrald [OPTIONS]
+
+The Corral daemon.  Options are dockerd's; the most used:
+
+  -H, --host list            Daemon sockets to listen on (unix:///PATH, tcp://HOST:PORT, fd://)
+      --data-root string     Persistent state (default "/var/lib/corral")
+      --exec-root string     State of what runs (default "/run/corral")
+  -p, --pidfile string       Where to write the daemon's process id (default "/run/corral.pid")
+      --config-file string   Configuration file, daemon.json (default "/etc/corral/daemon.json")
+  -G, --group string         Group of the unix socket (default "docker")
+  -b, --bridge string        Name of the default bridge ("none" for no default network)
+      --bip string           Address and prefix of the default bridge
+      --insecure-registry    Registries to speak plain HTTP to
+      --validate             Check the configuration and end
+  -D, --debug                Log more
+  -v, --version              Print the version"""
+
+_DEFAULT_CONFIG_FILE = "/etc/corral/daemon.json"
+
+
+def _config_text(path: str | None) -> str | None:
+    try:
+        with open(path or _DEFAULT_CONFIG_FILE) as file:
+            return file.read()
+    except FileNotFoundError:
+        if path is None:
+            return None
+        raise ConfigError(f"unable to configure the daemon with file {path}: no such file or directory") from None
+    except OSError as error:
+        raise ConfigError(f"unable to configure the daemon with file {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _only_one(config: Config) -> contextlib.AbstractContextManager[None]:  # type: ignore[misc]
+    """Own the data root (a lock) and the pid file for the time of the context."""
+    os.makedirs(config.data_root, mode=0o710, exist_ok=True)
+    os.makedirs(config.exec_root, mode=0o711, exist_ok=True)
+    with open(os.path.join(config.data_root, "lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"cannot start: another daemon uses {config.data_root}") from None
+        with open(config.pidfile, "w") as file:
+            file.write(f"{os.getpid()}\n")
+        try:
+            yield  # type: ignore[misc]
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(config.pidfile)
+
+
+async def _serve(config: Config) -> int:
+    from corral.engine.tasks import Launcher
+
+    launcher = Launcher()
+    launcher.start()  # imports in its own process while we go on with ours
+
+    from corral.api.router import Router
+    from corral.api.routes import ROUTES
+    from corral.api.server import Server
+    from corral.wiring import build, recover, shut_down
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    services = build(config, launcher)
+    listeners = [(_listener(host, config.group), _tls(host, config)) for host in config.hosts]
+    router = Router(services, ROUTES)
+    server = Server(router.dispatch)
+    await recover(services)
+    gc.collect()
+    gc.freeze()
+    for listener, context in listeners:
+        await server.listen(listener, context)
+    _log.info("serving on %s", ", ".join(config.hosts))
+    _notify_ready()
+    await stop.wait()
+    _log.info("stopping; containers go on")
+    await server.close()
+    await shut_down(services)
+    for host in config.hosts:
+        if host.startswith("unix://"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(host.removeprefix("unix://"))
+    return 0
+
+
+def _listener(host: str, group: str) -> socket.socket:
+    scheme, _, address = host.partition("://")
+    if scheme == "unix":
+        return _unix_listener(address, group)
+    if scheme == "tcp":
+        name, _, port = address.rpartition(":")
+        family = socket.AF_INET6 if ":" in name else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((name.strip("[]") or "0.0.0.0", int(port)))
+        return listener
+    if scheme == "fd":
+        if os.environ.get("LISTEN_PID") != str(os.getpid()):
+            raise ConfigError("no sockets found via socket activation: make sure the service was started by systemd")
+        return socket.socket(fileno=_LISTEN_FDS_START)
+    raise ConfigError(f"invalid bind address ({host}): unsupported proto: {scheme}")
+
+
+def _unix_listener(path: str, group: str) -> socket.socket:
+    """Bind a unix socket that only root and `group` may use; it never exists with wider rights."""
+    os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o777)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+    try:
+        os.chown(path, 0, grp.getgrnam(group).gr_gid)
+        os.chmod(path, 0o660)
+    except KeyError:
+        os.chmod(path, 0o600)
+    return listener
+
+
+def _tls(host: str, config: Config) -> ssl.SSLContext | None:
+    """TLS for a TCP socket; plain TCP has to be asked for by name, and then only on loopback."""
+    if not host.startswith("tcp://"):
+        return None
+    if not (config.tls or config.tlsverify):
+        name = host.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+        if name in ("127.0.0.1", "::1", "localhost"):
+            return None
+        raise ConfigError(
+            f"cannot listen on {host} without TLS: whoever reaches it is root here; give --tlsverify, --tlscacert, "
+            "--tlscert and --tlskey, or listen on 127.0.0.1"
+        )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(config.tlscert, config.tlskey)
+    if config.tlsverify:
+        context.load_verify_locations(config.tlscacert)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _notify_ready() -> None:
+    """Tell systemd, if it asked (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(b"READY=1", address.replace("@", "\0", 1) if address.startswith("@") else address)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

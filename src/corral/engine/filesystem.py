@@ -1,0 +1,66 @@
+"""A container's file system seen from outside: of a running one through its process, of another by a holder.
+
+A holder is a shim without a container that mounts the file system in a namespace of its own for as long as we
+keep its connection; whoever dies first, nothing stays mounted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+
+from corral.engine.context import Engine
+from corral.engine.live import Live
+from corral.errors import System
+from corral.runtime.failure import Failure
+
+
+class CannotMount(System):
+    """The file system of a stopped container could not be mounted."""
+
+
+@contextlib.asynccontextmanager
+async def root(engine: Engine, live: Live) -> AsyncIterator[int]:
+    """A descriptor of the container's root, its mounts included, for the time of the context."""
+    if live.has_process and live.record.state.pid:
+        fd = os.open(f"/proc/{live.record.state.pid}/root", os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+        return
+    async with live.lock, _held(engine, live) as fd:
+        yield fd
+
+
+@contextlib.asynccontextmanager
+async def _held(engine: Engine, live: Live) -> AsyncIterator[int]:
+    parent = os.path.join(engine.paths.exec_root, "held")
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    directory = tempfile.mkdtemp(dir=parent)
+    os.mkdir(os.path.join(directory, "rootfs"))
+    overlay = engine.snapshots.mounts(live.id)
+    task = engine.launcher.launch(directory)
+    try:
+        answer = await task.request(
+            "hold",
+            rootfs={"lower": list(overlay.lower), "upper": overlay.upper, "work": overlay.work, "options": []},
+            binds=[
+                [point.source, point.destination, not point.rw]
+                for point in sorted(live.record.mounts, key=lambda point: point.destination.count("/"))
+                if point.type in ("bind", "volume") and os.path.exists(point.source)
+            ],
+        )
+        fd = os.open(f"/proc/{answer['pid']}/root{directory}/rootfs", os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+    except Failure as failure:
+        raise CannotMount(f"cannot mount the file system of {live.id}: {failure}") from failure
+    finally:
+        task.close()
+        shutil.rmtree(directory, ignore_errors=True)

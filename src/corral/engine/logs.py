@@ -1,0 +1,226 @@
+"""Reading a container's log: from the files the shim writes, oldest first, and on as they grow.
+
+Blocks of whole lines are decoded at once and what belongs to one stream is sent in one frame, so a long log costs
+little more than reading it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from corral.engine.context import Engine
+from corral.engine.live import Live
+from corral.engine.record import timestamp
+from corral.engine.tasks import ShimGone
+from corral.errors import InvalidParameter, Unsupported
+
+_BLOCK_BYTES = 512 << 10
+
+
+class NothingSelected(InvalidParameter):
+    """Neither stream is wanted."""
+
+
+class NotReadable(Unsupported):
+    """The log driver keeps nothing."""
+
+
+class _Entry(msgspec.Struct):
+    log: str
+    stream: str
+    time: str
+
+
+_decode_lines = msgspec.json.Decoder(_Entry).decode_lines
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to show.  Times in nanoseconds since 1970; `tail` None is everything."""
+
+    stdout: bool
+    stderr: bool
+    since_ns: int = 0
+    until_ns: int | None = None
+    tail: int | None = None
+    timestamps: bool = False
+    follow: bool = False
+    framed: bool = True
+
+
+def check(live: Live, wanted: Wanted) -> None:
+    """Raise unless there is something to read."""
+    if not (wanted.stdout or wanted.stderr):
+        raise NothingSelected("Bad parameters: you must choose at least one stream")
+    if live.record.host.log_config.type == "none":
+        raise NotReadable("configured logging driver does not support reading")
+
+
+async def read(engine: Engine, live: Live, wanted: Wanted) -> AsyncIterator[bytes]:
+    """The log as the API streams it."""
+    path = engine.paths.file(live.id, live.record.log_path)
+    reader = _Reader(path, wanted)
+    try:
+        await asyncio.to_thread(reader.seek)
+        while True:
+            if wanted.follow:
+                live.log_grew.clear()
+                await _watch(live)
+            ended = not (live.has_process or live.record.state.status == "restarting")
+            while block := await asyncio.to_thread(reader.next):
+                yield block
+            if reader.past_until or not wanted.follow or (ended and not live.log_grew.is_set()):
+                return
+            await live.log_grew.wait()
+    finally:
+        reader.close()
+
+
+async def _watch(live: Live) -> None:
+    """Ask for word of the log's next growth; the end of the container is such word too."""
+    if live.task is not None and live.has_process:
+        try:
+            await live.task.request("watch_log")
+        except ShimGone:
+            return
+
+
+class _Reader:
+    """The files of one log, read in order, across rotations.  Its methods block."""
+
+    def __init__(self, path: str, wanted: Wanted) -> None:
+        self._path = path
+        self._wanted = wanted
+        self._fd = -1
+        self._inode = 0
+        self._rest = b""
+        self._since = timestamp(wanted.since_ns) if wanted.since_ns else ""
+        self._until = timestamp(wanted.until_ns) if wanted.until_ns is not None else ""
+        self.past_until = False
+
+    def seek(self) -> None:
+        """Open the oldest file, or stand where the last `tail` lines begin."""
+        if self._wanted.tail is None:
+            for path in reversed(self._files()):
+                if self._open(path):
+                    return
+            return
+        lines = self._wanted.tail
+        for path in self._files():
+            if not self._open(path):
+                continue
+            start, found = _tail_start(self._fd, lines)
+            os.lseek(self._fd, start, os.SEEK_SET)
+            lines -= found
+            if lines <= 0:
+                return
+
+    def next(self) -> bytes:
+        """The next piece to send, or nothing when the end is reached for now."""
+        while not self.past_until:
+            if self._fd < 0 and not self._open(self._path):
+                return b""
+            data = os.read(self._fd, _BLOCK_BYTES)
+            if not data:
+                if not self._advance():
+                    return b""
+                continue
+            data = self._rest + data
+            end = data.rfind(b"\n") + 1
+            self._rest = data[end:]
+            if piece := self._render(data[:end]):
+                return piece
+        return b""
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _files(self) -> list[str]:
+        """Existing files, newest first."""
+        found = [self._path]
+        while os.path.exists(f"{self._path}.{len(found)}"):
+            found.append(f"{self._path}.{len(found)}")
+        return found
+
+    def _open(self, path: str) -> bool:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        self.close()
+        self._fd = fd
+        self._inode = os.fstat(fd).st_ino
+        self._rest = b""
+        return True
+
+    def _advance(self) -> bool:
+        """Go on to the file that follows the present one, if there is one."""
+        newer = ""
+        for path in self._files():
+            try:
+                if os.stat(path).st_ino == self._inode:
+                    break
+            except FileNotFoundError:
+                continue
+            newer = path
+        return bool(newer) and self._open(newer)
+
+    def _render(self, block: bytes) -> bytes:
+        wanted = self._wanted
+        entries = _decode_lines(block)
+        if self._until:
+            kept = [entry for entry in entries if entry.time <= self._until]
+            self.past_until = len(kept) < len(entries)
+            entries = kept
+        if self._since:
+            entries = [entry for entry in entries if entry.time >= self._since]
+        if not (wanted.stdout and wanted.stderr):
+            only = "stdout" if wanted.stdout else "stderr"
+            entries = [entry for entry in entries if entry.stream == only]
+        return b"".join(self._frames(entries))
+
+    def _frames(self, entries: list[_Entry]) -> Iterator[bytes]:
+        start = 0
+        while start < len(entries):
+            stream = entries[start].stream
+            end = start
+            while end < len(entries) and entries[end].stream == stream:
+                end += 1
+            run = entries[start:end]
+            if self._wanted.timestamps:
+                text = "".join([f"{entry.time} {entry.log}" for entry in run])
+            else:
+                text = "".join([entry.log for entry in run])
+            data = text.encode()
+            if self._wanted.framed:
+                number = 1 if stream == "stdout" else 2
+                yield bytes((number, 0, 0, 0)) + len(data).to_bytes(4, "big")
+            yield data
+            start = end
+
+
+def _tail_start(fd: int, lines: int) -> tuple[int, int]:
+    """Where the last `lines` lines of a file begin, and how many there are; reads only the tail."""
+    position = os.fstat(fd).st_size
+    found = 0
+    while position > 0 and found <= lines:
+        size = min(64 << 10, position)
+        position -= size
+        block = os.pread(fd, size, position)
+        count = block.count(b"\n")
+        if found + count <= lines:
+            found += count
+            continue
+        cut = len(block)
+        for _ in range(lines - found + 1):
+            cut = block.rfind(b"\n", 0, cut)
+        return position + cut + 1, lines
+    return 0, found

@@ -1,0 +1,173 @@
+"""`docker version`, `info` and `system df`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import platform
+import time
+from typing import Any
+
+from corral.engine.context import Engine
+from corral.engine.create import LOG_DRIVERS
+from corral.engine.record import timestamp
+
+VERSION = "0.1.0"
+
+
+def version(engine: Engine, newest: str, oldest: str) -> dict[str, Any]:
+    """`GET /version`."""
+    facts = engine.facts
+    details = {
+        "ApiVersion": newest,
+        "Arch": facts.architecture,
+        "BuildTime": "",
+        "Experimental": "false",
+        "GitCommit": "",
+        "GoVersion": f"Python {platform.python_version()}",
+        "KernelVersion": facts.kernel,
+        "MinAPIVersion": oldest,
+        "Os": "linux",
+    }
+    return {
+        "Platform": {"Name": "Corral"},
+        "Components": [{"Name": "Engine", "Version": VERSION, "Details": details}],
+        "Version": VERSION,
+        "ApiVersion": newest,
+        "MinAPIVersion": oldest,
+        "GitCommit": "",
+        "GoVersion": f"Python {platform.python_version()}",
+        "Os": "linux",
+        "Arch": facts.architecture,
+        "KernelVersion": facts.kernel,
+        "BuildTime": "",
+    }
+
+
+def info(engine: Engine) -> dict[str, Any]:
+    """`GET /info`."""
+    facts, config = engine.facts, engine.config
+    states = [live.record.state.status for live in engine.index]
+    paused, running = states.count("paused"), states.count("running") + states.count("restarting")
+    has = facts.controllers.__contains__
+    security = ["name=seccomp,profile=builtin"]
+    security.append("name=cgroupns")
+    runtimes: dict[str, Any] = {name: {"path": name} for name in ("corral", "crun", "runc")}
+    runtimes |= {name: dict(value) for name, value in (config.runtimes or {}).items()}
+    return {
+        "ID": _machine_id(engine.paths.data_root),
+        "Containers": len(states),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": len(states) - running - paused,
+        "Images": len(engine.images.list()),
+        "Driver": "overlayfs",
+        "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "null"],
+            "Authorization": None,
+            "Log": list(LOG_DRIVERS),
+        },
+        "MemoryLimit": has("memory"),
+        "SwapLimit": facts.swap_accounting,
+        "CpuCfsPeriod": has("cpu"),
+        "CpuCfsQuota": has("cpu"),
+        "CPUShares": has("cpu"),
+        "CPUSet": has("cpuset"),
+        "PidsLimit": has("pids"),
+        "IPv4Forwarding": _reads_one("/proc/sys/net/ipv4/ip_forward"),
+        "Debug": config.debug,
+        "NFd": len(os.listdir("/proc/self/fd")),
+        "OomKillDisable": facts.cgroup_version == 1,
+        "NGoroutines": len(asyncio.all_tasks()),
+        "SystemTime": timestamp(time.time_ns()),
+        "LoggingDriver": config.log_driver,
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": str(facts.cgroup_version),
+        "NEventsListener": engine.events.listeners,
+        "KernelVersion": facts.kernel,
+        "OperatingSystem": facts.operating_system,
+        "OSVersion": facts.os_version,
+        "OSType": "linux",
+        "Architecture": facts.machine,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+            "IndexConfigs": {
+                "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
+                **{
+                    name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
+                    for name in config.insecure_registries
+                    if "/" not in name
+                },
+            },
+            "Mirrors": list(config.registry_mirrors),
+        },
+        "NCPU": facts.cpus,
+        "MemTotal": facts.memory_bytes,
+        "GenericResources": None,
+        "DockerRootDir": engine.paths.data_root,
+        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
+        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
+        "NoProxy": os.environ.get("NO_PROXY", ""),
+        "Name": facts.hostname,
+        "Labels": list(config.labels),
+        "ExperimentalBuild": False,
+        "ServerVersion": VERSION,
+        "Runtimes": runtimes,
+        "DefaultRuntime": config.default_runtime,
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": False,
+            "Error": "",
+            "RemoteManagers": None,
+        },
+        "LiveRestoreEnabled": True,
+        "Isolation": "",
+        "InitBinary": "",
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": ""},
+        "InitCommit": {"ID": ""},
+        "SecurityOptions": security,
+        "CDISpecDirs": [],
+        "Warnings": _warnings(engine),
+    }
+
+
+def _warnings(engine: Engine) -> list[str]:
+    facts = engine.facts
+    found = []
+    if not facts.swap_accounting:
+        found.append("WARNING: No swap limit support")
+    for controller in ("memory", "cpu", "cpuset", "pids"):
+        if controller not in facts.controllers:
+            found.append(f"WARNING: No {controller} limit support")
+    if not _reads_one("/proc/sys/net/ipv4/ip_forward"):
+        found.append("WARNING: IPv4 forwarding is disabled")
+    return found
+
+
+def _reads_one(path: str) -> bool:
+    try:
+        with open(path) as file:
+            return file.read().strip() == "1"
+    except OSError:
+        return False
+
+
+def _machine_id(data_root: str) -> str:
+    """An id of this daemon that stays: made once, kept in the data root."""
+    path = os.path.join(data_root, "engine-id")
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        digest = hashlib.sha256(os.urandom(32)).hexdigest()
+        made = "-".join((digest[:8], digest[8:12], digest[12:16], digest[16:20], digest[20:32]))
+        with open(path, "w") as file:
+            file.write(made)
+        return made
