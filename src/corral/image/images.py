@@ -21,12 +21,14 @@ from corral.image.crew import Crew
 from corral.image.install import Installer, unpack_blob
 from corral.image.layers import Source
 from corral.image.model import Deleted, Image, Untagged
+from corral.image.pull import CONCURRENT, Flights, Puller, Registries
 from corral.oci import reference
-from corral.oci.digest import ChainID, Digest
+from corral.oci.digest import ChainID, Digest, parse_digest
+from corral.oci.image import Descriptor
 from corral.oci.platform import machine_platform, parse_platform
 from corral.store.content import Content
 from corral.store.db import Database
-from corral.store.gc import Lease, Leases, sweep
+from corral.store.gc import Leases, sweep
 from corral.store.snapshots import Snapshots
 
 Names: TypeAlias = list[str]
@@ -37,13 +39,15 @@ Events = Callable[[str, str, dict[str, str]], None]
 class Images:
     """The image store below `root` (the data root).  Call `recover` once before use."""
 
-    def __init__(self, db: Database, root: str, events: Events) -> None:
+    def __init__(self, db: Database, root: str, events: Events, registries: Registries | None = None) -> None:
         """`events(action, id, attributes)` is called on the event loop after a change is durable."""
         self.platform = machine_platform(os.uname().machine)
         self.snapshots = Snapshots(db, os.path.join(root, "overlay"))
         self.content = Content(os.path.join(root, "image"))
         self.catalog = Catalog(db, self.content, self.snapshots, self.platform)
         self.leases = Leases()
+        self.registries = registries or Registries()
+        self._flights = Flights()
         self._events = events
 
     def recover(self) -> None:
@@ -150,21 +154,64 @@ class Images:
             self._events("load", loaded.descriptor.digest, {"name": shown[-1]})
         return shown
 
+    async def pull(
+        self, ref: str, tag: str = "", *, platform: str | None = None, auth: dict[str, str] | None = None,
+        progress: Progress = lambda _: None,
+    ) -> Image:  # fmt: skip
+        """Pull `ref` (`tag` may be a tag or a digest); `auth` is a decoded X-Registry-Auth.
+
+        Raises InvalidReference, NotFound with Docker's texts, Unauthorized, Unavailable, DataLoss, ...
+        """
+        parsed = reference.parse(ref)
+        if tag:
+            parsed = parsed.with_digest(parse_digest(tag)) if ":" in tag else parsed.with_tag(tag)
+        parsed = parsed.tagged()
+        wanted = parse_platform(platform, self.platform.architecture) if platform else self.platform
+        shown = str(parsed.digest or parsed.tag)
+        say = relay(progress)
+
+        def work() -> tuple[Descriptor, bool]:
+            with self._arrival() as (crew, installer):
+                crew.warm()
+                fields = self._registry_fields(parsed, auth)
+                puller = Puller(
+                    self.content, self.snapshots, crew, installer, installer.lease, self._flights, fields, say
+                )
+                say({"status": f"Pulling from {parsed.path}", "id": shown})
+                descriptor, new = puller.pull(parsed, wanted, platform is not None)
+                old = self.catalog.target(parsed.canonical)
+                self.catalog.point([parsed.canonical], descriptor)
+                return descriptor, new or old is None or old.digest != descriptor.digest
+
+        descriptor, new = await asyncio.to_thread(work)
+        progress({"status": f"Digest: {descriptor.digest}"})
+        text = "Downloaded newer image for" if new else "Image is up to date for"
+        progress({"status": f"Status: {text} {parsed.familiar}"})
+        self._events("pull", parsed.familiar, {"name": parsed.familiar_name})
+        return self.catalog.image(descriptor.digest, wanted if platform else None, parsed.familiar)
+
+    def _registry_fields(self, parsed: reference.Reference, auth: dict[str, str] | None) -> dict[str, object]:
+        return {
+            "host": parsed.domain,
+            "repository": parsed.path,
+            "shown": parsed.familiar_name,
+            "auth": auth or {},
+            "insecure": parsed.domain in self.registries.insecure,
+            "certs": self.registries.certs,
+        }
+
     @contextmanager
     def _arrival(self) -> Iterator[tuple[Crew, Installer]]:
         """A crew and an installer under a lease; what is not committed at the end is dropped."""
         with self.leases.hold() as lease:
             installer: Installer | None = None
             try:
-                with Crew() as crew:
-                    installer = self._installer(crew, lease)
+                with Crew(CONCURRENT) as crew:
+                    installer = Installer(self.content, self.snapshots, crew, lease)
                     yield crew, installer
             finally:
                 if installer is not None:  # after the crew is gone: nobody writes there any more
                     installer.clean_up()
-
-    def _installer(self, crew: Crew, lease: Lease) -> Installer:
-        return Installer(self.content, self.snapshots, crew, lease)
 
     def close(self) -> None:
         """Wait for background work of the snapshots."""

@@ -53,13 +53,13 @@ class Installer:
         self._content = content
         self._snapshots = snapshots
         self._crew = crew
-        self._lease = lease
+        self.lease = lease
         self._arrived: list[Arrived] = []
 
     def arrived(self, arrived: Arrived) -> Arrived:
         """Note what has come, so that `clean_up` finds what is left of it."""
         self._arrived.append(arrived)
-        self._lease.add(arrived.digest)
+        self.lease.add(arrived.digest)
         return arrived
 
     def clean_up(self) -> None:
@@ -82,9 +82,9 @@ class Installer:
             if layer.unpacked.diff_id != diff_id:
                 raise DiffIdMismatch(index, diff_id, layer.unpacked.diff_id)
         chains = chain_ids(diff_ids)
-        self._lease.add(*chains)
+        self.lease.add(*chains)
         for layer in arrived:
-            self._commit_blob(layer)
+            self.commit_blob(layer)
         self._content.sync()
         parent: ChainID | None = None
         for chain, layer in zip(chains, arrived, strict=True):
@@ -96,10 +96,11 @@ class Installer:
     def document(self, data: bytes) -> Digest:
         """Store a manifest or configuration."""
         digest = self._content.put(data)
-        self._lease.add(digest)
+        self.lease.add(digest)
         return digest
 
-    def _commit_blob(self, layer: Arrived) -> None:
+    def commit_blob(self, layer: Arrived) -> None:
+        """Move a verified and synced blob to its place; `install` makes it durable."""
         if not layer.path:
             return
         path, layer.path = layer.path, ""

@@ -14,12 +14,17 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corral import errors
 from corral.image import layers
+from corral.oci.digest import DigestMismatch, verify
+
+if TYPE_CHECKING:
+    from corral.image.registry import Registry
 
 _PIECE = 256 << 10
+_TELL_EVERY = 512 << 10
 _GROWN, _COMPLETE = b"+", b"."
 _KINDS = (
     errors.NotFound, errors.InvalidParameter, errors.Conflict, errors.Unauthorized, errors.Forbidden,
@@ -84,6 +89,80 @@ def unpack(request: dict[str, Any], control: Control) -> dict[str, Any]:
     return result.fields()
 
 
+def fetch(request: dict[str, Any], control: Control) -> dict[str, Any]:
+    """Download the blob `digest` into the file `blob`, going on where the file ends, and unpack it on the way.
+
+    The file stays when the network fails, for the next try; bytes that turn out wrong are removed.
+    """
+    registry = _registry(request)
+    size = request["size"]
+    fd = os.open(request["blob"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        held = min(os.fstat(fd).st_size, size)
+        os.ftruncate(fd, held)
+        network = registry.stream(request["digest"], size, held)
+        position = told = 0
+
+        def read() -> bytes:
+            nonlocal position, told
+            if position < held:  # what an earlier try left is digested and unpacked like the rest
+                data = os.pread(fd, min(_PIECE, held - position), position)
+            else:
+                data = network()
+                if not data:
+                    return b""
+                view = memoryview(data)
+                while view:
+                    view = view[os.pwrite(fd, view, position + len(data) - len(view)) :]
+            position += len(data)
+            if position - told >= _TELL_EVERY or position == size:
+                told = position
+                say({"progress": {"received": position}})
+            return data
+
+        try:
+            result = layers.apply(read, request["layer"]) if request["layer"] else layers.measure(read)
+        except errors.CorralError as error:
+            if not isinstance(error, errors.Unavailable):
+                os.unlink(request["blob"])
+            raise
+        if result.digest != request["digest"]:
+            os.unlink(request["blob"])
+            raise DigestMismatch(request["digest"], result.digest, "layer")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return {**result.fields(), "session": registry.session}
+
+
+def document(request: dict[str, Any], control: Control) -> dict[str, Any]:
+    """A manifest (`reference`) or a small blob (`digest`) of a registry, as text."""
+    registry = _registry(request)
+    kind = ""
+    if request.get("reference"):
+        kind, data = registry.manifest(request["reference"])
+    else:
+        data = registry.small_blob(request["digest"])
+    if request.get("digest"):
+        verify(data, request["digest"], "manifest" if kind else "configuration")
+    return {"type": kind, "data": data.decode("latin-1"), "session": registry.session}
+
+
+_registries: dict[str, Any] = {}
+
+
+def _registry(request: dict[str, Any]) -> Registry:
+    """The client for a request's repository; kept, because its connections are."""
+    from corral.image.registry import Registry
+
+    fields = request["registry"]
+    key = json.dumps(fields, sort_keys=True)
+    if key not in _registries:
+        _registries[key] = Registry(fields)
+    found: Registry = _registries[key]
+    return found
+
+
 def say(message: dict[str, Any]) -> None:
     """One line to the daemon."""
     data = memoryview(json.dumps(message).encode() + b"\n")
@@ -96,10 +175,11 @@ def kind_of(error: errors.CorralError) -> str:
     return next((kind.__name__ for kind in _KINDS if isinstance(error, kind)), "System")
 
 
-def _operation(name: str) -> Callable[[dict[str, Any], Control], dict[str, Any]]:
-    if name == "unpack":
-        return unpack
-    raise errors.Unsupported(f"worker operation {name!r}")
+_OPERATIONS: dict[str, Callable[[dict[str, Any], Control], dict[str, Any]]] = {
+    "unpack": unpack,
+    "fetch": fetch,
+    "document": document,
+}
 
 
 def main() -> int:
@@ -107,14 +187,14 @@ def main() -> int:
     control = Control()
     while (request := control.request()) is not None:
         try:
-            say({"result": _operation(request["op"])(request, control)})
+            say({"result": _OPERATIONS[request["op"]](request, control)})
         except _GivenUp:
             return 0
         except errors.CorralError as error:
             say({"error": {"kind": kind_of(error), "message": str(error)}})
         except OSError as error:
             text = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror or error)
-            say({"error": {"kind": "System", "message": f"cannot {request['op']} layer: {text}"}})
+            say({"error": {"kind": "System", "message": f"cannot {request['op']}: {text}"}})
     return 0
 
 
