@@ -1,0 +1,328 @@
+"""The verbs of a container.  Each is one story; `start.py`, `create.py` and `removal.py` hold the longest three."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from corral.engine import create, defaults, lifecycle, signals, spec, start
+from corral.engine.context import Engine
+from corral.engine.execs import Execs
+from corral.engine.exits import Exits
+from corral.engine.live import Live
+from corral.engine.record import save
+from corral.engine.removal import StillRunning, remove_now
+from corral.engine.tasks import ShimGone
+from corral.errors import Conflict, CorralError, InvalidParameter, System
+from corral.runtime.failure import Failure
+from corral.wire.containers import CreateRequest, UpdateRequest
+
+_log = logging.getLogger(__name__)
+
+_KILL_WAIT_S = 10.0
+_SIGKILL, _SIGTERM, _SIGSTOP, _SIGCONT = 9, 15, 19, 18
+
+
+class CannotStop(System):
+    """The process did not end, even when killed."""
+
+
+class BadWaitCondition(InvalidParameter):
+    """No such condition."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f'invalid condition: "{text}"')
+
+
+class UpdateRefused(Conflict):
+    """A limit that cannot be changed as asked."""
+
+
+class CannotControl(System):
+    """The kernel refused to pause, resume, signal or limit."""
+
+
+class Containers:
+    """Every verb, for the API."""
+
+    def __init__(self, engine: Engine, execs: Execs) -> None:
+        self._engine = engine
+        self._index = engine.index
+        self.exits = Exits(engine, execs)
+
+    def get(self, ref: str) -> Live:
+        """By id, name or unique prefix; raises NoSuchContainer."""
+        return self._index.get(ref)
+
+    async def create(self, request: CreateRequest, name: str, platform: str) -> create.Created:
+        """Make a container."""
+        return await create.create(self._engine, request, name, platform)
+
+    async def start(self, ref: str) -> None:
+        """Start a container; raises AlreadyStarted when it runs."""
+        live = self.get(ref)
+        async with live.lock:
+            lifecycle.check("start", live.record.state.status, live.id)
+            live.record.state.restarts = 0
+            await start.start(self._engine, live, self.exits.listener)
+        if live.record.host.auto_remove and not live.has_process and live.record.state.error:
+            await remove_now(self._engine, live, volumes=True)
+
+    async def stop(self, ref: str, timeout_s: int | None, signal_name: str = "") -> None:
+        """Ask the process to end, and kill it when it does not within the timeout (negative: wait for ever)."""
+        live = self.get(ref)
+        lifecycle.check("stop", live.record.state.status, live.id)
+        signal = signals.parse(signal_name or live.record.config.stop_signal or "SIGTERM")
+        await self._stop(live, signal, defaults.stop_timeout_s(live.record.config, timeout_s))
+        self._engine.publish(live, "stop")
+
+    async def _stop(self, live: Live, signal: int, timeout_s: float) -> None:
+        await self._mark_stopped(live)
+        if not live.has_process:
+            return
+        if live.record.state.status == "paused" and live.task is not None:
+            await self._signal(live, signal)  # delivered as soon as it thaws
+            await self._control(live, "resume")
+        else:
+            await self._signal(live, signal)
+        if await _ended(live, timeout_s if timeout_s >= 0 else None):
+            return
+        _log.info("container %s did not exit within %s s of signal %d: killing it", live.id, timeout_s, signal)
+        await self._kill_now(live)
+
+    async def _mark_stopped(self, live: Live) -> None:
+        """Remember that a user wants it stopped, so that no policy starts it again."""
+        if live.record.state.status == "restarting":
+            async with live.lock:
+                if live.restart_timer is not None:
+                    live.restart_timer.cancel()
+                    live.restart_timer = None
+                if live.record.state.status == "restarting":
+                    live.record.state.status = "exited"
+                    live.notify_stopped()
+        live.record.state.stopped_by_user = True
+        await self._engine.commit(save(live.record))
+
+    async def _kill_now(self, live: Live) -> None:
+        if live.record.state.status == "paused":
+            await self._signal(live, _SIGKILL)
+            await self._control(live, "resume")
+        await self._signal(live, _SIGKILL)
+        if not await _ended(live, _KILL_WAIT_S):
+            raise CannotStop(f"cannot stop container: {live.id}: tried to kill container, but did not receive an exit event")
+
+    async def kill(self, ref: str, signal_name: str) -> None:
+        """Send a signal; SIGKILL (the default) counts as a stop by the user and waits for the end."""
+        live = self.get(ref)
+        signal = signals.parse(signal_name or "SIGKILL")
+        lifecycle.check("kill", live.record.state.status, live.id)
+        stop_signal = signals.parse(live.record.config.stop_signal or "SIGTERM")
+        if signal in (_SIGKILL, stop_signal):
+            await self._mark_stopped(live)
+        if signal == _SIGKILL:
+            await self._kill_now(live)
+        else:
+            await self._signal(live, signal)
+            if live.record.state.status == "paused" and signal == stop_signal:
+                await self._control(live, "resume")
+        self._engine.publish(live, "kill", signal=str(signal))
+
+    async def restart(self, ref: str, timeout_s: int | None, signal_name: str = "") -> None:
+        """Stop if it runs, then start."""
+        live = self.get(ref)
+        if live.record.state.status in lifecycle.ALIVE:
+            signal = signals.parse(signal_name or live.record.config.stop_signal or "SIGTERM")
+            live.kept = True  # --rm must not remove it between the two halves
+            try:
+                await self._stop(live, signal, defaults.stop_timeout_s(live.record.config, timeout_s))
+                await self._start_again(live)
+            finally:
+                live.kept = False
+        else:
+            await self._start_again(live)
+        self._engine.publish(live, "restart")
+
+    async def _start_again(self, live: Live) -> None:
+        async with live.lock:
+            if not live.has_process:
+                await start.start(self._engine, live, self.exits.listener)
+
+    async def pause(self, ref: str) -> None:
+        """Freeze every process."""
+        live = self.get(ref)
+        async with live.lock:
+            lifecycle.check("pause", live.record.state.status, live.id)
+            await self._control(live, "pause")
+            live.record.state.status = "paused"
+            await self._engine.commit(save(live.record))
+            self._engine.publish(live, "pause")
+
+    async def unpause(self, ref: str) -> None:
+        """Thaw every process."""
+        live = self.get(ref)
+        async with live.lock:
+            lifecycle.check("unpause", live.record.state.status, live.id)
+            await self._control(live, "resume")
+            live.record.state.status = "running"
+            await self._engine.commit(save(live.record))
+            self._engine.publish(live, "unpause")
+
+    async def _signal(self, live: Live, signal: int) -> None:
+        await self._control(live, "kill", signal=signal)
+
+    async def _control(self, live: Live, verb: str, **fields: object) -> None:
+        if live.task is None:
+            return
+        try:
+            await live.task.request(verb, **fields)
+        except ShimGone:
+            return  # it ended meanwhile, which is told as an exit
+        except Failure as failure:
+            raise CannotControl(f"cannot {verb} container {live.id}: {failure}") from failure
+
+    async def rename(self, ref: str, name: str) -> None:
+        """Give a container another name."""
+        live = self.get(ref)
+        if not name:
+            raise InvalidParameter("Neither old nor new names may be empty")
+        new = defaults.check_name(name)
+        old = live.record.name
+        if new == old:
+            raise InvalidParameter("Renaming a container with the same name as its current name")
+        lifecycle.check("rename", live.record.state.status, live.id)
+        if (owner := self._index.owner_of(new)) is not None:
+            raise defaults.NameTaken(new, owner)
+        self._index.reserve(new, live.id)
+        live.record.name = new
+        try:
+            await self._engine.commit(save(live.record))
+        except BaseException:
+            live.record.name = old
+            self._index.release(new)
+            raise
+        self._index.release(old)
+        self._engine.publish(live, "rename", oldName=f"/{old}")
+
+    async def update(self, ref: str, wanted: UpdateRequest) -> list[str]:
+        """Change limits and restart policy, live where it runs; returns warnings."""
+        live = self.get(ref)
+        defaults.check_resources(wanted, cpus=self._engine.facts.cpus)
+        if wanted.restart_policy is not None:
+            defaults.check_restart_policy(wanted.restart_policy)
+            if live.record.host.auto_remove and wanted.restart_policy.name not in ("", "no"):
+                raise UpdateRefused("Restart policy cannot be updated because AutoRemove is enabled for the container")
+        async with live.lock:
+            before = _changed(live, wanted)
+            try:
+                if live.has_process and live.task is not None:
+                    await live.task.request("update", resources=spec.limits(live.record))
+                await self._engine.commit(save(live.record))
+            except Failure as failure:
+                _restore(live, before)
+                raise UpdateRefused(f"Cannot update container {live.id}: {failure}") from failure
+            except BaseException:
+                _restore(live, before)
+                raise
+        self._engine.publish(live, "update")
+        return []
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool = False) -> None:
+        """Remove a container; a running one only by force, which kills it."""
+        live = self.get(ref)
+        if link:
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        if live.removing:
+            raise Conflict(f"removal of container {ref} is already in progress")
+        status = live.record.state.status
+        if status in lifecycle.ALIVE and not force:
+            raise StillRunning(live.record.name, status)
+        live.removing = True
+        try:
+            if status in lifecycle.ALIVE:
+                await self._mark_stopped(live)
+                if live.has_process:
+                    await self._kill_now(live)
+            await remove_now(self._engine, live, volumes=volumes)
+        finally:
+            live.removing = False
+
+    async def wait(self, ref: str, condition: str) -> AsyncIterator[int]:
+        """Yields the exit code once `condition` holds; the caller may tell its client at once that it waits."""
+        live = self.get(ref)
+        if condition not in ("", "not-running", "next-exit", "removed"):
+            raise BadWaitCondition(condition)
+        return self._wait(live, condition or "not-running")
+
+    async def _wait(self, live: Live, condition: str) -> AsyncIterator[int]:
+        if condition == "not-running" and live.record.state.status not in lifecycle.ALIVE:
+            yield live.record.state.exit_code
+            return
+        waiters = live.remove_waiters if condition == "removed" else live.stop_waiters
+        with live.waiter(waiters) as future:
+            yield await future
+
+    async def prune(self, matches: object = None) -> tuple[list[str], int]:
+        """Remove every container that does not run and that `matches` accepts; returns ids and bytes freed."""
+        deleted, freed = [], 0
+        for live in self._index:
+            if live.record.state.status in lifecycle.ALIVE or live.removing:
+                continue
+            if callable(matches) and not matches(live):
+                continue
+            with contextlib.suppress(CorralError):
+                size = (await asyncio.to_thread(self._engine.snapshots.usage, live.id)).bytes
+                await remove_now(self._engine, live, volumes=False)
+                deleted.append(live.id)
+                freed += size
+        if deleted:
+            self._engine.events.publish("container", "prune", "", {"reclaimed": str(freed)})
+        return deleted, freed
+
+
+async def _ended(live: Live, timeout_s: float | None) -> bool:
+    """Whether the process ends within the timeout; one that is about to be restarted has not ended."""
+    if not live.has_process:
+        return True
+    with live.waiter(live.stop_waiters) as future:
+        try:
+            await asyncio.wait_for(asyncio.shield(future), timeout_s)
+        except TimeoutError:
+            return not live.has_process
+    return True
+
+
+_UPDATABLE = (
+    "blkio_weight cpu_shares cpu_period cpu_quota cpu_realtime_period cpu_realtime_runtime cpuset_cpus cpuset_mems "
+    "memory memory_reservation memory_swap nano_cpus"
+).split()
+
+
+def _changed(live: Live, wanted: UpdateRequest) -> dict[str, object]:
+    """Apply what the request says; returns what was there before.  Raises UpdateRefused."""
+    host = live.record.host
+    if wanted.memory and not wanted.memory_swap and 0 < host.memory_swap < wanted.memory:
+        raise UpdateRefused(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+        )
+    if host.nano_cpus and (wanted.cpu_period or wanted.cpu_quota):
+        raise UpdateRefused("Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set")
+    before: dict[str, object] = {}
+    for name in _UPDATABLE:
+        value = getattr(wanted, name)
+        if value:
+            before[name] = getattr(host, name)
+            setattr(host, name, value)
+    if wanted.pids_limit is not None:
+        before["pids_limit"] = host.pids_limit
+        host.pids_limit = wanted.pids_limit
+    if wanted.restart_policy is not None and wanted.restart_policy.name:
+        before["restart_policy"] = host.restart_policy
+        host.restart_policy = wanted.restart_policy
+    return before
+
+
+def _restore(live: Live, before: dict[str, object]) -> None:
+    for name, value in before.items():
+        setattr(live.record.host, name, value)

@@ -1,0 +1,74 @@
+"""What every use case needs: the subsystems, wired once by the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+
+from corral.config import Config
+from corral.engine.events import Events
+from corral.engine.hostfacts import HostFacts
+from corral.engine.live import Index, Live
+from corral.engine.record import Container
+from corral.engine.tasks import Launcher
+from corral.image.images import Images
+from corral.net.networks import Networks
+from corral.store.db import Database, Statement
+from corral.store.snapshots import Snapshots
+from corral.volume.volumes import Volumes
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a container's files are."""
+
+    data_root: str
+    exec_root: str
+
+    def container(self, container_id: str) -> str:
+        """Durable: log, hosts, hostname, resolv.conf, exit.json."""
+        return os.path.join(self.data_root, "containers", container_id)
+
+    def bundle(self, container_id: str) -> str:
+        """While it runs: config.json, shim.sock, state/, rootfs/."""
+        return os.path.join(self.exec_root, "containers", container_id)
+
+    def file(self, container_id: str, name: str) -> str:
+        """One of the durable files."""
+        return os.path.join(self.container(container_id), name)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The subsystems and the containers."""
+
+    config: Config
+    facts: HostFacts
+    paths: Paths
+    db: Database
+    events: Events
+    launcher: Launcher
+    images: Images
+    snapshots: Snapshots
+    networks: Networks
+    volumes: Volumes
+    index: Index = field(default_factory=Index)
+    background: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def commit(self, *statements: Statement) -> None:
+        """Make a change durable; returns once it is."""
+        await asyncio.wrap_future(self.db.submit(*statements))
+
+    def publish(self, live: Live, action: str, **attributes: str) -> None:
+        """Publish an event of a container, with the attributes that each has."""
+        self.events.publish("container", action, live.id, container_attributes(live.record) | attributes)
+
+    def users_of_volume(self, name: str) -> list[str]:
+        """Ids of the containers that have a volume."""
+        return [live.id for live in self.index if any(point.name == name for point in live.record.mounts)]
+
+
+def container_attributes(record: Container) -> dict[str, str]:
+    """What every container event says of its container."""
+    return {**(record.config.labels or {}), "image": record.image_ref, "name": record.name}

@@ -1,0 +1,199 @@
+"""Creating a container: check everything, then make its record, folder and snapshot durable in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+from dataclasses import dataclass
+
+from corral.config import ConfigError
+from corral.engine import defaults, devices, mounts, names
+from corral.engine.context import Engine
+from corral.engine.live import Live, NoSuchContainer
+from corral.engine.record import Container, MountPoint, insert
+from corral.errors import InvalidParameter, NotFound
+from corral.wire.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig, LogConfig
+
+LOG_DRIVERS = ("json-file", "none")
+
+
+class PlatformMismatch(NotFound):
+    """The image is for another platform than the one asked for."""
+
+
+class UnknownRuntime(InvalidParameter):
+    """No such OCI runtime is configured."""
+
+
+@dataclass(frozen=True)
+class Created:
+    """The answer to a create."""
+
+    id: str
+    warnings: list[str]
+
+
+async def create(engine: Engine, request: CreateRequest, name: str, platform: str) -> Created:
+    """Make a container; raises before anything is changed, or changes everything."""
+    host = request.host_config or HostConfig()
+    name = defaults.check_name(name) if name else ""
+    image = engine.images.get(request.image, platform or None)
+    defaults.apply_image(request, image.config.run)
+    defaults.check_config(request)
+    warnings = _without_swap(engine, host)
+    defaults.fill_host(
+        host,
+        shm_size=defaults.size_bytes(engine.config.default_shm_size),
+        log=LogConfig(type=engine.config.log_driver, config=dict(engine.config.log_opts or {})),
+        runtime=engine.config.default_runtime,
+        init=engine.config.init,
+    )
+    defaults.check_host(host, cpus=engine.facts.cpus, log_drivers=LOG_DRIVERS)
+    _check_against_host(engine, host)
+    container_id = secrets.token_hex(32)
+    if not request.hostname and host.network_mode != "host" and host.uts_mode != "host":
+        request.hostname = container_id[:12]
+    name = name or names.unused(lambda candidate: engine.index.owner_of(candidate) is not None)
+    if (owner := engine.index.owner_of(name)) is not None:
+        raise defaults.NameTaken(name, owner)
+    engine.index.reserve(name, container_id)
+    try:
+        points, new_volumes = await _mount_points(engine, request, host)
+        record = Container(
+            id=container_id,
+            name=name,
+            created_ns=time.time_ns(),
+            image_id=image.id,
+            image_ref=request.image,
+            layers=image.chain_id or "",
+            config=_config_of(request),
+            host=host,
+            networks=_networks(request, host),
+            mounts=points,
+            architecture=image.architecture,
+        )
+        devices.wanted_ports(record)
+        await _make_durable(engine, record)
+    except BaseException:
+        engine.index.release(name)
+        raise
+    live = Live(record)
+    engine.index.add(live)
+    for volume in new_volumes:
+        engine.events.publish("volume", "create", volume, {"driver": "local"})
+    engine.publish(live, "create")
+    return Created(container_id, warnings)
+
+
+def _without_swap(engine: Engine, host: HostConfig) -> list[str]:
+    """Drop what this kernel cannot limit, with Docker's warnings."""
+    warnings = []
+    if host.memory and engine.facts.cgroup_version == 1 and not engine.facts.swap_accounting:
+        host.memory_swap = -1
+        warnings.append(
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
+            "Memory limited without swap."
+        )
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        host.pids_limit = None
+    return warnings
+
+
+def _check_against_host(engine: Engine, host: HostConfig) -> None:
+    try:
+        engine.config.runtime(host.runtime)
+    except ConfigError as error:
+        raise UnknownRuntime(str(error)) from error
+    devices.throttles(host)
+    if host.init:
+        devices.init_program()
+    for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
+        if mode.startswith("container:") and engine.index.find(mode.partition(":")[2]) is None:
+            raise NoSuchContainer(mode.partition(":")[2])
+    if host.device_requests:
+        raise defaults.InvalidConfig("could not select device driver: device requests are not supported yet")
+    if host.volumes_from:
+        for text in host.volumes_from:
+            engine.index.get(text.partition(":")[0])
+
+
+def _config_of(request: CreateRequest) -> ContainerConfig:
+    """The portable part of the request."""
+    return ContainerConfig(**{name: getattr(request, name) for name in ContainerConfig.__struct_fields__})
+
+
+def _networks(request: CreateRequest, host: HostConfig) -> dict[str, EndpointSettings]:
+    asked = (request.networking_config.endpoints_config if request.networking_config else None) or {}
+    mode = host.network_mode
+    if mode.startswith("container:"):
+        return {}
+    if mode in asked or not asked:
+        return {**asked, mode: asked.get(mode) or EndpointSettings()}
+    return {mode: EndpointSettings(), **asked} if mode != "bridge" else dict(asked)
+
+
+async def _mount_points(
+    engine: Engine, request: CreateRequest, host: HostConfig
+) -> tuple[list[MountPoint], list[str]]:
+    """Resolve mounts; the volumes they name are made first (they outlive a failed create only when named)."""
+    pending: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
+
+    def volume_of(name: str, driver: str, options: dict[str, str], labels: dict[str, str]) -> tuple[str, str]:
+        chosen = name or mounts.anonymous_name()
+        pending.append((chosen, driver, options, labels))
+        return chosen, engine.volumes.folder(chosen)
+
+    points = mounts.points(request, host, volume_of)
+    for text in host.volumes_from or []:
+        points = _with_volumes_of(engine, text, points)
+    made = []
+    for name, driver, options, labels in pending:
+        volume, new = await engine.volumes.create(name, driver, options, labels)
+        if new:
+            made.append(volume.name)
+    return points, made
+
+
+def _with_volumes_of(engine: Engine, text: str, points: list[MountPoint]) -> list[MountPoint]:
+    ref, _, mode = text.partition(":")
+    if mode not in ("", "ro", "rw", "z", "Z"):
+        raise mounts.InvalidMount(f"invalid mode for --volumes-from: {mode}")
+    taken = {point.destination for point in points}
+    inherited = []
+    for point in engine.index.get(ref).record.mounts:
+        if point.destination not in taken and point.type != "tmpfs":
+            inherited.append(
+                MountPoint(
+                    point.type,
+                    point.source,
+                    point.destination,
+                    point.mode,
+                    point.rw and mode != "ro",
+                    point.propagation,
+                    point.name,
+                    point.driver,
+                    point.options,
+                )
+            )
+    return [*points, *inherited]
+
+
+async def _make_durable(engine: Engine, record: Container) -> None:
+    with contextlib.ExitStack() as undo:
+        folder = engine.paths.container(record.id)
+        os.makedirs(folder, mode=0o710)
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        for name in ("hosts", "hostname", "resolv.conf"):
+            with open(os.path.join(folder, name), "w"):
+                pass
+        _, staged = engine.snapshots.stage(record.id, record.layers or None)
+        undo.callback(engine.snapshots.removed, record.id)
+        try:
+            await engine.commit(staged, insert(record))
+        except sqlite3.IntegrityError as error:
+            raise defaults.NameTaken(record.name, engine.index.owner_of(record.name) or "") from error
+        undo.pop_all()

@@ -1,0 +1,194 @@
+"""Execs: further processes in a running container.  They live in memory; a finished one is kept for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from corral.engine import failures, lifecycle, profiles, seccomp, spec
+from corral.engine.context import Engine
+from corral.engine.detach import detach_keys
+from corral.engine.live import Client, Live
+from corral.engine.tasks import ShimGone
+from corral.errors import Conflict, CorralError, InvalidParameter, NotFound
+from corral.runtime.failure import Failure
+from corral.wire.containers import ExecRequest
+
+_KEPT = 200  # finished execs that can still be inspected
+
+
+class NoSuchExec(NotFound):
+    """No exec has this id."""
+
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"No such exec instance: {exec_id}")
+
+
+class ExecStarted(Conflict):
+    """An exec runs once."""
+
+
+class NoCommand(InvalidParameter):
+    """An exec without a command."""
+
+
+@dataclass
+class Exec:
+    """One exec, from its creation to some time after its end."""
+
+    id: str
+    live: Live
+    request: ExecRequest
+    argv: list[str]
+    env: list[str]
+    detach_keys: bytes
+    pid: int = 0
+    running: bool = False
+    started: bool = False
+    exit_code: int | None = None
+    console_size: tuple[int, int] | None = field(default=None)
+
+
+class Execs:
+    """Create, start, resize, inspect."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._execs: dict[str, Exec] = {}
+
+    def get(self, exec_id: str) -> Exec:
+        """By id; raises NoSuchExec."""
+        if exec_id not in self._execs:
+            raise NoSuchExec(exec_id)
+        return self._execs[exec_id]
+
+    def create(self, ref: str, request: ExecRequest) -> Exec:
+        """Note what to run; raises unless the container runs."""
+        live = self._engine.index.get(ref)
+        lifecycle.check("exec", live.record.state.status, live.id)
+        argv = [request.cmd] if isinstance(request.cmd, str) else list(request.cmd or [])
+        if not argv or not argv[0]:
+            raise NoCommand("No exec command specified")
+        env = spec.merge_environment(spec.environment(live.record), request.env or [])
+        if request.tty and not any(entry.startswith("TERM=") for entry in env):
+            env.append("TERM=xterm")
+        found = Exec(secrets.token_hex(32), live, request, argv, env, detach_keys(request.detach_keys))
+        if request.console_size and any(request.console_size):
+            found.console_size = (request.console_size[0], request.console_size[1])
+        self._forget_old(live)
+        self._execs[found.id] = found
+        live.exec_ids.append(found.id)
+        command = " ".join(argv)
+        self._engine.publish(live, f"exec_create: {command}", execID=found.id)
+        return found
+
+    def _forget_old(self, live: Live) -> None:
+        finished = [key for key in live.exec_ids if key in self._execs and self._execs[key].exit_code is not None]
+        for key in finished[:-_KEPT]:
+            del self._execs[key]
+            live.exec_ids.remove(key)
+
+    def check_start(self, exec_id: str) -> Exec:
+        """The exec, if it may be started now."""
+        found = self.get(exec_id)
+        if found.exit_code is not None:
+            raise ExecStarted(f"exec command {exec_id} has already run")
+        if found.started:
+            raise ExecStarted(f"exec command {exec_id} is already running")
+        lifecycle.check("exec", found.live.record.state.status, found.live.id)
+        return found
+
+    async def start(self, found: Exec, client: Client | None) -> None:
+        """Run it; `client` gets its streams.  Raises with Docker's text for a command that cannot be run."""
+        if found.started:
+            raise ExecStarted(f"exec command {found.id} is already running")
+        found.started = found.running = True
+        live, request = found.live, found.request
+        task = live.task
+        self._engine.publish(live, f"exec_start: {' '.join(found.argv)}", execID=found.id)
+        try:
+            if task is None:
+                raise ShimGone(f"container {live.id} is not running")
+            answer = await task.request(
+                "exec",
+                [client.fd] if client else [],
+                exec=found.id,
+                process=self._process(found),
+                user=request.user or live.record.config.user,
+                groups=live.record.host.group_add or [],
+                terminal=request.tty,
+                console_size=list(found.console_size) if found.console_size else None,
+                stdin=request.attach_stdin and client is not None,
+                stdin_once=True,
+                client=client.described() if client else None,
+            )
+        except Failure as failure:
+            error = failures.of_exec(failure)
+            found.running, found.exit_code = False, failures.exit_code(error)
+            raise error from failure
+        except CorralError:
+            found.running, found.exit_code = False, 126
+            raise
+        if found.exit_code is None:
+            found.pid = answer["pid"]
+
+    def _process(self, found: Exec) -> dict[str, Any]:
+        record, request = found.live.record, found.request
+        facts = self._engine.facts
+        host = record.host
+        privileged = request.privileged or host.privileged
+        caps = profiles.capabilities(
+            host.cap_add or [], host.cap_drop or [], privileged=privileged, available=facts.capabilities
+        )
+        process: dict[str, Any] = {
+            "terminal": request.tty,
+            "user": {"uid": 0, "gid": 0},
+            "args": found.argv,
+            "env": found.env,
+            "cwd": request.working_dir or record.config.working_dir or "/",
+            "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+            "noNewPrivileges": spec.security_options(host.security_opt or []).no_new_privileges,
+        }
+        if request.privileged and not host.privileged:
+            # The container's own filter would take the added capabilities back; Docker leaves it in place, and so do we.
+            process["seccomp"] = seccomp.default_filter(caps, facts.machine)
+        return process
+
+    def exited(self, exec_id: str, status: int) -> None:
+        """The shim says that an exec has ended."""
+        found = self._execs.get(exec_id)
+        if found is None or found.exit_code is not None:
+            return
+        found.running, found.exit_code, found.pid = False, status, 0
+        self._engine.publish(found.live, "exec_die", execID=exec_id, exitCode=str(status))
+
+    async def resize(self, exec_id: str, rows: int, columns: int) -> None:
+        """Tell its terminal a new size; raises unless it runs."""
+        found = self.get(exec_id)
+        if not found.running or found.live.task is None:
+            raise ExecStarted(f"exec {exec_id} is not running") if found.started else Conflict(
+                f"exec process is not started: {exec_id}"
+            )
+        await found.live.task.request("resize", exec=exec_id, rows=rows, columns=columns)
+
+    async def settle(self, found: Exec) -> None:
+        """Make sure that an exit the shim has already told is known here."""
+        if found.running and found.live.task is not None:
+            with contextlib.suppress(ShimGone):
+                await found.live.task.request("sync")
+
+    def abandon_all(self, live: Live) -> None:
+        """The container has ended, and every exec with it."""
+        for exec_id in live.exec_ids:
+            found = self._execs.get(exec_id)
+            if found is not None and found.running:
+                self.exited(exec_id, 137)
+
+
+def close_copy(fd: int) -> None:
+    """Close our copy of a client's descriptor."""
+    if fd >= 0:
+        os.close(fd)

@@ -1,0 +1,306 @@
+"""Starting a container: the one story from a record to a running process, with every step's undo beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from corral.engine import devices, failures, mounts, spec
+from corral.engine.context import Engine
+from corral.engine.defaults import size_bytes
+from corral.engine.live import Live, NoSuchContainer
+from corral.engine.record import Container, save, timestamp
+from corral.engine.tasks import Listener, Task
+from corral.errors import Conflict, CorralError, InvalidParameter
+from corral.net import names
+from corral.net.model import Attachment, EndpointRequest
+from corral.runtime.failure import Failure
+
+_LOG_SIZE_BYTES = 20_000_000
+_LOG_FILES = 5
+
+
+class JoinRefused(Conflict):
+    """The container whose namespace is to be joined does not run."""
+
+
+class BadSeccompProfile(InvalidParameter):
+    """A seccomp profile that is not JSON."""
+
+
+async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task], Listener]) -> None:
+    """Start the process of a container; the caller holds its lock and has checked its state.
+
+    On an error nothing is left but the record of the failed attempt.
+    """
+    record = live.record
+    try:
+        async with contextlib.AsyncExitStack() as undo:
+            bundle = _make_bundle(engine, record, undo)
+            mounts.prepare_sources(record.mounts)
+            _write_spec(engine, record, bundle)
+            task = engine.launcher.launch(bundle)
+            undo.callback(task.close)
+            await _create(engine, live, task)
+            undo.push_async_callback(_abandon, task)
+            attachment = await _attach_network(engine, record, task, undo)
+            _write_host_files(engine, record, attachment)
+            started_ns = time.time_ns()
+            await task.request("start")
+            undo.pop_all()
+    except (Failure, CorralError) as error:
+        told = failures.of_start(error) if isinstance(error, Failure) else error
+        await _note_failure(engine, live, told)
+        raise told from error
+    _note_running(live, task, attachment, started_ns)
+    await engine.commit(save(record))
+    engine.publish(live, "start")
+    task.listen(listener_for(live, task))
+
+
+def _make_bundle(engine: Engine, record: Container, undo: contextlib.AsyncExitStack) -> str:
+    bundle = engine.paths.bundle(record.id)
+    if os.path.lexists(bundle):
+        shutil.rmtree(bundle)
+    os.makedirs(os.path.join(bundle, "rootfs"), mode=0o710)
+    undo.callback(shutil.rmtree, bundle, ignore_errors=True)
+    return bundle
+
+
+def _write_spec(engine: Engine, record: Container, bundle: str) -> None:
+    built = spec.build(record, surroundings(engine, record))
+    with open(os.path.join(bundle, "config.json"), "wb") as file:
+        file.write(msgspec.json.encode(built))
+
+
+def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
+    """What the spec of a container takes from the daemon and the machine."""
+    host, paths = record.host, engine.paths
+    own_files = not host.network_mode.startswith("container:")
+    owner = record if own_files else _joined(engine, host.network_mode).record
+    parent = host.cgroup_parent or engine.config.cgroup_parent or "/corral"
+    profile = spec.security_options(host.security_opt or []).seccomp or engine.config.seccomp_profile
+    return spec.Surroundings(
+        facts=engine.facts,
+        root=os.path.join(paths.bundle(record.id), "rootfs"),
+        cgroup_parent=parent if parent.startswith("/") else f"/{parent}",
+        hostname_path=paths.file(owner.id, "hostname"),
+        hosts_path=paths.file(owner.id, "hosts"),
+        resolv_path=paths.file(owner.id, "resolv.conf"),
+        shm_size=host.shm_size or size_bytes(engine.config.default_shm_size),
+        joined=_joined_namespaces(engine, record),
+        init_path=devices.init_program() if host.init else "",
+        default_ulimits={
+            name: (int(item["Soft"]), int(item["Hard"])) for name, item in (engine.config.default_ulimits or {}).items()
+        },
+        seccomp_profile=_seccomp_profile(profile, host.privileged),
+        user_devices=[] if host.privileged else devices.chosen(host),
+        throttles=devices.throttles(host),
+    )
+
+
+def _seccomp_profile(profile: str, privileged: bool) -> Mapping[str, Any] | None:
+    if privileged or profile in ("", "unconfined", "builtin"):
+        return None
+    try:
+        decoded = msgspec.json.decode(profile)
+    except msgspec.DecodeError as error:
+        raise BadSeccompProfile(f"Decoding seccomp profile failed: {error}") from error
+    if not isinstance(decoded, dict):
+        raise BadSeccompProfile("Decoding seccomp profile failed: not an object")
+    return devices.seccomp_for_machine(decoded)
+
+
+def _joined(engine: Engine, mode: str) -> Live:
+    """The running container that `container:REF` names."""
+    ref = mode.partition(":")[2]
+    other = engine.index.find(ref)
+    if other is None:
+        raise NoSuchContainer(ref)
+    if not other.has_process:
+        raise JoinRefused(f"cannot join network namespace of a non running container: {other.id}")
+    return other
+
+
+def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
+    host = record.host
+    found = {}
+    for kind, file, mode in (("network", "net", host.network_mode), ("pid", "pid", host.pid_mode), ("ipc", "ipc", host.ipc_mode)):
+        if mode.startswith("container:"):
+            pid = _joined(engine, mode).record.state.pid
+            found[kind] = f"/proc/{pid}/ns/{file}"
+            if kind == "ipc":
+                found["shm"] = f"/proc/{pid}/root/dev/shm"
+    return found
+
+
+async def _create(engine: Engine, live: Live, task: Task) -> None:
+    record = live.record
+    overlay = engine.snapshots.mounts(record.id)
+    clients, live.early_clients = live.early_clients, []
+    runtime = engine.config.runtime(record.host.runtime)
+    size = list(record.host.console_size) if any(record.host.console_size) else None
+    try:
+        answer = await task.request(
+            "create",
+            [client.fd for client in clients],
+            id=record.id,
+            runtime=[runtime.path, *runtime.arguments] if runtime else None,
+            rootfs={"lower": list(overlay.lower), "upper": overlay.upper, "work": overlay.work, "options": []},
+            user=record.config.user,
+            groups=record.host.group_add or [],
+            terminal=record.config.tty,
+            console_size=size,
+            stdin=record.config.open_stdin,
+            stdin_once=record.config.stdin_once,
+            log=log_settings(engine, record),
+            exit_path=engine.paths.file(record.id, "exit.json"),
+            clients=[client.described() for client in clients],
+        )
+    finally:
+        for client in clients:
+            client.close()
+    task.pid = answer["pid"]
+
+
+def log_settings(engine: Engine, record: Container) -> dict[str, Any] | None:
+    """What the shim is told about the log; None for the `none` driver."""
+    log = record.host.log_config
+    if log.type == "none":
+        return None
+    options = log.config or {}
+    size = size_bytes(options["max-size"]) if "max-size" in options else _LOG_SIZE_BYTES
+    files = int(options["max-file"]) if "max-file" in options else _LOG_FILES
+    return {"path": engine.paths.file(record.id, record.log_path), "max_size": size, "max_files": files}
+
+
+async def _attach_network(
+    engine: Engine, record: Container, task: Task, undo: contextlib.AsyncExitStack
+) -> Attachment:
+    mode = record.host.network_mode
+    if mode == "host" or mode.startswith("container:") or record.config.network_disabled:
+        return Attachment((), (), "")
+    undo.push_async_callback(engine.networks.detach, record.id)
+    attachment = await engine.networks.attach(
+        record.id,
+        task.pid,
+        network_requests(record),
+        devices.wanted_ports(record),
+        hostname=record.config.hostname,
+        name=record.name,
+    )
+    for endpoint in attachment.endpoints:
+        network_event(engine, endpoint.network_id, endpoint.network_name, record.id, "connect")
+    return attachment
+
+
+def network_event(engine: Engine, network_id: str, name: str, container: str, action: str) -> None:
+    """Publish that a container joined or left a network."""
+    attributes = {"container": container, "name": name, "type": "null" if name == "none" else "bridge"}
+    engine.events.publish("network", action, network_id, attributes)
+
+
+def network_requests(record: Container) -> list[EndpointRequest]:
+    """The networks a container wants to join."""
+    requests = []
+    for network, settings in record.networks.items():
+        ipam = settings.ipam_config
+        requests.append(
+            EndpointRequest(
+                network=network,
+                aliases=tuple(settings.aliases or ()),
+                ipv4=(ipam.ipv4_address or None) if ipam else None,
+                ipv6=(ipam.ipv6_address or None) if ipam else None,
+                mac=settings.mac_address or record.config.mac_address or None,
+                driver_opts=dict(settings.driver_opts or {}),
+                gw_priority=settings.gw_priority,
+            )
+        )
+    return requests
+
+
+def _write_host_files(engine: Engine, record: Container, attachment: Attachment) -> None:
+    """hostname, hosts and resolv.conf; in place, because the container has these very files mounted."""
+    mode = record.host.network_mode
+    if mode.startswith("container:"):
+        return
+    folder = engine.paths.container(record.id)
+    config, host = record.config, record.host
+    extra = names.extra_hosts(host.extra_hosts or [], gateway_addresses(engine, attachment))
+    with open("/etc/resolv.conf") as file:
+        resolv = file.read()
+    _write(folder, "hostname", (config.hostname or engine.facts.hostname) + "\n")
+    if mode == "host":
+        with open("/etc/hosts") as file:
+            _write(folder, "hosts", names.hosts_of_host(file.read(), extra))
+        embedded = False
+    else:
+        addresses = [address for e in attachment.endpoints for address in (e.ipv4, e.ipv6) if address]
+        _write(folder, "hosts", names.hosts(config.hostname, config.domainname, addresses, extra=extra))
+        embedded = any(endpoint.network_name not in ("bridge", "none") for endpoint in attachment.endpoints)
+    if mode == "host" and not (host.dns or host.dns_search or host.dns_options):
+        _write(folder, "resolv.conf", resolv)
+        return
+    found = names.resolver(
+        resolv,
+        servers=host.dns or engine.config.dns,
+        searches=host.dns_search or engine.config.dns_search,
+        options=host.dns_options or engine.config.dns_opts,
+        ipv6=any(endpoint.ipv6 for endpoint in attachment.endpoints),
+    )
+    _write(folder, "resolv.conf", names.resolv_conf(found, embedded=embedded))
+
+
+def gateway_addresses(engine: Engine, attachment: Attachment) -> list[str]:
+    """What `host-gateway` stands for."""
+    if engine.config.host_gateway_ips:
+        return list(engine.config.host_gateway_ips)
+    return [endpoint.gateway for endpoint in attachment.endpoints if endpoint.gateway][:1]
+
+
+def _write(folder: str, name: str, text: str) -> None:
+    with open(os.path.join(folder, name), "w") as file:
+        file.write(text)
+
+
+async def _abandon(task: Task) -> None:
+    with contextlib.suppress(CorralError, Failure):
+        await task.request("abandon")
+        await asyncio.wait_for(task.gone.wait(), 10)
+
+
+async def _note_failure(engine: Engine, live: Live, error: CorralError) -> None:
+    state = live.record.state
+    state.exit_code = failures.exit_code(error)
+    state.error = str(error)
+    if state.status == "restarting":
+        state.status = "exited"
+        state.finished_at = timestamp()
+    await engine.commit(save(live.record))
+    for client in live.early_clients:
+        client.close()
+    live.early_clients.clear()
+
+
+def _note_running(live: Live, task: Task, attachment: Attachment, started_ns: int) -> None:
+    record = live.record
+    live.task = task
+    live.started_monotonic = time.monotonic()
+    live.stopping = False
+    state = record.state
+    state.status = "running"
+    state.pid = task.pid
+    state.started_at = timestamp(started_ns)
+    state.error = ""
+    state.exit_code = 0
+    state.oom_killed = False
+    state.stopped_by_user = False
+    record.endpoints = list(attachment.endpoints)
+    record.ports = list(attachment.ports)

@@ -1,0 +1,110 @@
+"""The bridge between the event loop and the threads where image work is done.
+
+`feed` carries an asynchronous stream into a thread as a plain source, with a bounded number of bytes on the way;
+`relay` carries progress records back, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Progress = Callable[[dict[str, Any]], None]
+
+_ON_THE_WAY_MAX_BYTES = 4 << 20
+
+
+class _Feed:
+    """Bytes between the loop (puts) and one thread (takes)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._queue: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
+        self._room = asyncio.Event()
+        self._waiting = 0  # bytes in the queue; only the loop changes it
+        self._taken = 0
+        self._ended = False
+
+    async def put(self, piece: bytes) -> None:
+        self._waiting += len(piece)
+        self._queue.put(piece)
+        while self._waiting > _ON_THE_WAY_MAX_BYTES:
+            self._room.clear()
+            await self._room.wait()
+
+    def end(self, error: BaseException | None) -> None:
+        self._queue.put(error or b"")
+
+    def take(self) -> bytes:
+        """In the thread: the next piece; b"" at the end; raises what the stream raised."""
+        if self._ended:
+            return b""
+        piece = self._queue.get()
+        if isinstance(piece, BaseException):
+            self._ended = True
+            raise piece
+        if not piece:
+            self._ended = True
+            return b""
+        self._taken += len(piece)
+        if self._taken >= _ON_THE_WAY_MAX_BYTES // 4:
+            self._loop.call_soon_threadsafe(self._note_taken, self._taken)
+            self._taken = 0
+        return piece
+
+    def _note_taken(self, count: int) -> None:
+        self._waiting -= count
+        self._room.set()
+
+
+async def with_stream(stream: AsyncIterator[bytes], work: Callable[[Callable[[], bytes]], T]) -> T:
+    """Run `work(source)` in a thread while `stream` feeds the source.
+
+    When `work` ends early the rest of the stream is left unread; when the stream fails, or this task is cancelled,
+    the source raises in the thread, and its end is awaited.
+    """
+    feed = _Feed(asyncio.get_running_loop())
+
+    async def pump() -> None:
+        try:
+            async for piece in stream:
+                if piece:
+                    await feed.put(piece)
+        except BaseException as error:
+            feed.end(error if isinstance(error, Exception) else BrokenStream())
+            raise
+        feed.end(None)
+
+    pumping = asyncio.create_task(pump())
+    working = asyncio.create_task(asyncio.to_thread(work, feed.take))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        pumping.cancel()
+        await asyncio.wait((working,))
+        raise
+    finally:
+        pumping.cancel()
+        await asyncio.wait((pumping,))
+        if not pumping.cancelled():
+            pumping.exception()  # the thread has raised it already
+
+
+class BrokenStream(ConnectionError):
+    """The client went away in the middle of its stream."""
+
+    def __init__(self) -> None:
+        super().__init__("the client's stream ended early")
+
+
+def relay(progress: Progress) -> Progress:
+    """A progress callback for threads: records arrive at `progress` on the loop, in order."""
+    loop = asyncio.get_running_loop()
+
+    def say(record: dict[str, Any]) -> None:
+        loop.call_soon_threadsafe(progress, record)
+
+    return say

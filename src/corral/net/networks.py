@@ -1,0 +1,232 @@
+"""Networks: create, list and remove them; connect containers to them and publish their ports.
+
+The asynchronous door to `core`: every operation runs on one thread of its own, which makes kernel calls without
+holding up the event loop and is the only one that changes anything, so nothing needs a lock.  The event loop
+itself serves the proxy and the watch on the packet filter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from corral.errors import CorralError
+from corral.net.core import Core, Live
+from corral.net.drivers import PREDEFINED
+from corral.net.model import (
+    Attachment,
+    Endpoint,
+    EndpointRequest,
+    NetworkRecord,
+    NetworkSettings,
+    NetworkSpec,
+    NetworkView,
+    PortBinding,
+)
+from corral.net.proxy import Proxy
+from corral.net.publish import HeldPort
+from corral.net.watch import Watch
+from corral.store.db import Database
+
+__all__ = [
+    "Attachment",
+    "Endpoint",
+    "EndpointRequest",
+    "NetworkRecord",
+    "NetworkSettings",
+    "NetworkSpec",
+    "NetworkView",
+    "Networks",
+    "PortBinding",
+]
+
+_T = TypeVar("_T")
+
+_SWEEP_AFTER_S = 1.0
+_HEAL_AFTER_S = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class Networks:
+    """All networks of one daemon.  `open` first; every method may raise the errors of `corral.net.model`."""
+
+    def __init__(self, db: Database, settings: NetworkSettings) -> None:
+        self._db = db
+        self._settings = settings
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
+        self._core: Core | None = None
+        self._proxy: Proxy | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._watch: Watch | None = None
+        self._heal: asyncio.TimerHandle | None = None
+        self._healing: asyncio.Task[None] | None = None
+
+    @property
+    def core(self) -> Core:
+        """The opened core."""
+        assert self._core is not None, "open() comes first"
+        return self._core
+
+    async def _do(self, operation: Callable[[], _T]) -> _T:
+        """Run on the thread; a caller that is cancelled does not leave the thread's work half remembered."""
+        future = asyncio.get_running_loop().run_in_executor(self._thread, operation)
+        return await asyncio.shield(future)
+
+    async def open(self, live: Live) -> None:
+        """Make or repair bridges and rules; take back what `live` containers hold; remove what is of nobody.
+
+        `live` maps container ids to (pid, endpoints, published ports as `Attachment.ports` had them).
+        """
+        self._core = await self._do(functools.partial(Core, self._db, self._settings))
+        if self._settings.packet_filter:
+            self._watch = Watch(self._settings.table)
+        await self._do(functools.partial(self.core.open, live))
+        if self._watch is not None:
+            self._watch.learn()
+            asyncio.get_running_loop().add_reader(self._watch.fileno(), self._filter_changed)
+        self._proxy = Proxy()
+        if self._settings.userland_proxy:
+            for attached in self.core.attached.values():
+                for port in attached.held:
+                    self._proxy.add(port)
+
+    async def close(self, *, keep: bool) -> None:
+        """Let go of everything; unless `keep`, also remove bridges, pairs and rules from the host."""
+        if self._watch is not None:
+            asyncio.get_running_loop().remove_reader(self._watch.fileno())
+            self._watch.close()
+        for timer in (self._sweep, self._heal):
+            if timer is not None:
+                timer.cancel()
+        for task in (self._sweeping, self._healing):
+            if task is not None:
+                await task
+        if self._proxy is not None:
+            self._proxy.close()
+        if self._core is not None:
+            await self._do(functools.partial(self._core.close, keep=keep))
+        self._core = None
+        self._thread.shutdown()
+
+    async def attach(
+        self,
+        container_id: str,
+        pid: int,
+        requests: Sequence[EndpointRequest],
+        ports: Sequence[PortBinding],
+        *,
+        hostname: str,
+        name: str,
+    ) -> Attachment:
+        """Connect the network namespace of `pid` and publish `ports`; on error nothing is left half made."""
+        call = functools.partial(self.core.attach, container_id, pid, requests, ports, hostname=hostname, name=name)
+        attachment = await self._do(call)
+        self._serve(container_id)
+        return attachment
+
+    async def detach(self, container_id: str) -> None:
+        """Give back all that a container has; fine when it has nothing or its namespace is gone."""
+        held = await self._do(functools.partial(self.core.detach, container_id))
+        self._drop(held)
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(_SWEEP_AFTER_S, self._start_sweep)
+
+    def _serve(self, container_id: str) -> None:
+        """Let the proxy serve a container's ports; it may have been detached meanwhile."""
+        attached = self.core.attached.get(container_id)
+        if attached is not None and self._settings.userland_proxy and self._proxy is not None:
+            for port in attached.held:
+                self._proxy.add(port)
+
+    def _start_sweep(self) -> None:
+        self._sweep = None
+
+        async def sweep() -> None:
+            await self._do(self.core.sweep)
+
+        self._sweeping = asyncio.get_running_loop().create_task(sweep())
+
+    def _filter_changed(self) -> None:
+        """Someone did something to the packet filter: put ours back soon; a firewall's reload is many steps."""
+        assert self._watch is not None
+        if self._watch.changed() and self._heal is None:
+            self._heal = asyncio.get_running_loop().call_later(_HEAL_AFTER_S, self._start_heal)
+
+    def _start_heal(self) -> None:
+        self._heal = None
+
+        async def heal() -> None:
+            try:
+                await self._do(self.core.install)
+            except CorralError as error:
+                _log.error("cannot restore the packet filter: %s", error)
+
+        self._healing = asyncio.get_running_loop().create_task(heal())
+
+    async def list(self) -> list[NetworkView]:
+        """Every network with its users."""
+        return await self._do(lambda: [self.core.view(record) for record in self.core.registry.all()])
+
+    async def get(self, ref: str) -> NetworkView:
+        """A network by id, name or prefix of the id; NoSuchNetwork."""
+        return await self._do(lambda: self.core.view(self.core.registry.get(ref)))
+
+    async def create(self, spec: NetworkSpec) -> NetworkRecord:
+        """Create a network."""
+        return await self._do(lambda: self.core.create(spec))
+
+    async def remove(self, ref: str) -> NetworkRecord:
+        """Remove a network that nobody uses."""
+        return await self._do(lambda: self.core.remove(ref))
+
+    async def prune(self, keep: Callable[[NetworkRecord], bool]) -> tuple[str, ...]:
+        """Remove the networks that nobody uses and that `keep` (called on the network thread) does not protect."""
+
+        def work() -> tuple[str, ...]:
+            removed = []
+            for record in self.core.registry.all():
+                if record.name in PREDEFINED or keep(record) or self.core.view(record).endpoints:
+                    continue
+                removed.append(self.core.remove(record.id).name)
+            return tuple(removed)
+
+        return await self._do(work)
+
+    async def connect(
+        self, container_id: str, pid: int | None, request: EndpointRequest, *, hostname: str, name: str
+    ) -> Attachment | None:
+        """Connect a container to one more network.
+
+        With `pid` None the container does not run: the request is only checked, and the engine keeps it for the
+        next `attach`.  Otherwise: all that the container has now.
+        """
+        if pid is None:
+            await self._do(lambda: self.core.check_request(request))
+            return None
+        call = functools.partial(self.core.connect, container_id, pid, request, hostname=hostname, name=name)
+        attachment, dropped = await self._do(call)
+        self._drop(dropped)
+        self._serve(container_id)
+        return attachment
+
+    async def disconnect(self, container_id: str, ref: str) -> Attachment:
+        """Take a running container off a network; all that it has now."""
+        attachment, dropped = await self._do(functools.partial(self.core.disconnect, container_id, ref))
+        self._drop(dropped)
+        self._serve(container_id)
+        return attachment
+
+    async def rename(self, container_id: str, name: str) -> tuple[Endpoint, ...]:
+        """Make a container known under another name; its endpoints now (empty when it is not attached)."""
+        return await self._do(functools.partial(self.core.rename, container_id, name))
+
+    def _drop(self, held: Sequence[HeldPort]) -> None:
+        assert self._proxy is not None
+        for port in held:
+            self._proxy.remove(port)

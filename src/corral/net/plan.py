@@ -1,0 +1,78 @@
+"""What an endpoint needs in the kernel, as a value.  Pure; `sandbox` executes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+
+from corral.net.model import Endpoint, NetworkRecord
+
+Interface = IPv4Interface | IPv6Interface
+Gateway = IPv4Address | IPv6Address
+
+MTU_OPTION = "com.docker.network.driver.mtu"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPlan:
+    """A veth pair: `host` is a port of bridge `master`, `name` is the container's end with its addresses."""
+
+    host: str
+    master: str
+    name: str
+    mac: str
+    mtu: int
+    addresses: tuple[Interface, ...]
+    gateways: tuple[Gateway, ...]  # default routes; empty when another endpoint has them
+    ipv6: bool
+    hairpin: bool = False  # the container reaches its own published ports through the bridge
+
+    def describe(self) -> str:
+        """The plan as the commands an administrator would type."""
+        lines = [f"ip link add {self.host} master {self.master} up mtu {self.mtu} type veth peer {self.name}"]
+        lines += [f"ip address add {address} dev {self.name}" for address in self.addresses]
+        lines += [f"ip route add default via {gateway} dev {self.name}" for gateway in self.gateways]
+        return "\n".join(lines)
+
+
+def host_link(endpoint_id: str) -> str:
+    """The name of an endpoint's port on the bridge: found again from the id alone."""
+    return f"veth{endpoint_id[:11]}"
+
+
+def link(
+    record: NetworkRecord, endpoint: Endpoint, *, default_mtu: int, families: frozenset[int], hairpin: bool
+) -> LinkPlan:
+    """The plan of one endpoint; `families` (4, 6) are those whose default route goes through it."""
+    addresses: list[Interface] = []
+    gateways: list[Gateway] = []
+    if endpoint.ipv4:
+        addresses.append(IPv4Interface(f"{endpoint.ipv4}/{endpoint.prefix_len}"))
+    if endpoint.ipv6:
+        addresses.append(IPv6Interface(f"{endpoint.ipv6}/{endpoint.prefix6}"))
+    for family, gateway in ((4, endpoint.gateway), (6, endpoint.gateway6)):
+        if gateway and family in families:
+            gateways.append(ip_address(gateway))
+    return LinkPlan(
+        host_link(endpoint.endpoint_id),
+        record.bridge,
+        endpoint.interface,
+        endpoint.mac,
+        int(record.options.get(MTU_OPTION, default_mtu)),
+        tuple(addresses),
+        tuple(gateways),
+        bool(endpoint.ipv6),
+        hairpin,
+    )
+
+
+def default_families(endpoints: tuple[Endpoint, ...]) -> dict[str, frozenset[int]]:
+    """Which endpoint id holds the default route of which family: highest priority first, then by network name."""
+    chosen: dict[str, set[int]] = {endpoint.endpoint_id: set() for endpoint in endpoints}
+    ranked = sorted(endpoints, key=lambda endpoint: (-endpoint.gw_priority, endpoint.network_name))
+    for family in (4, 6):
+        for endpoint in ranked:
+            if endpoint.gateway if family == 4 else endpoint.gateway6:
+                chosen[endpoint.endpoint_id].add(family)
+                break
+    return {key: frozenset(value) for key, value in chosen.items()}

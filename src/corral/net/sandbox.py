@@ -1,0 +1,178 @@
+"""Execute link plans: pairs, addresses and routes inside containers' network namespaces, bridges outside.
+
+Everything here runs on one thread, which the caller owns: `within` moves that thread into another namespace and
+back, and a thread that could not come back is of no more use (it raises `LostThread`, which nobody may catch).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+
+from corral.linux import namespaces
+from corral.net import netlink
+from corral.net.plan import LinkPlan
+
+
+class LostThread(BaseException):
+    """The thread is stuck in a container's namespace."""
+
+
+def write_sysctl(key: str, value: str) -> None:
+    """Set a sysctl of the thread's network namespace, unless it has that value; OSError when it cannot be had."""
+    path = "/proc/sys/" + key
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        present = os.read(fd, 64).strip().decode()
+    finally:
+        os.close(fd)
+    if present == value:
+        return  # also spares the write where /proc/sys is mounted read-only but already right
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+class Host:
+    """The network namespace in which the daemon lives, and the way into others."""
+
+    def __init__(self) -> None:
+        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.netlink = netlink.Socket()
+        self._masters: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Close descriptors."""
+        self.netlink.close()
+        os.close(self._home)
+
+    @contextlib.contextmanager
+    def within(self, namespace_fd: int) -> Iterator[None]:
+        """Run the block in another network namespace."""
+        namespaces.setns(namespace_fd, namespaces.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            try:
+                namespaces.setns(self._home, namespaces.CLONE_NEWNET)
+            except OSError as error:
+                raise LostThread(str(error)) from error
+
+    def ensure_bridge(self, name: str, addresses: Sequence[IPv4Interface | IPv6Interface], mac: str, mtu: int) -> None:
+        """Make or repair a bridge: there, with these addresses, up, and with loopback packets routable through it."""
+        found = self.netlink.find_link(name)
+        if found is None:
+            self.netlink.execute([netlink.bridge(name, mac=mac, mtu=mtu)])
+            found = self.netlink.find_link(name)
+        elif found.kind != "bridge":
+            raise OSError(errno.EEXIST, "an interface that is not a bridge has this name", name)
+        assert found is not None
+        self._masters[name] = found.index
+        # Host processes that talk to 127.0.0.1:port are sent through the bridge; `rules` guards the other direction.
+        write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+        if any(address.version == 6 for address in addresses):
+            write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
+        present = {address for index, address in self.netlink.addresses() if index == found.index}
+        wanted = [netlink.address_add(found.index, address) for address in addresses if address not in present]
+        self.netlink.execute([*wanted, netlink.link_up(found.index)])
+
+    def delete_link(self, name: str) -> None:
+        """Delete an interface; fine when it is gone."""
+        self._masters.pop(name, None)
+        with _ignoring(errno.ENODEV):
+            self.netlink.execute([netlink.link_delete_named(name)])
+
+    def add_endpoint(self, plan: LinkPlan, namespace_fd: int) -> None:
+        """Make a pair into the namespace and configure its inner end; on failure nothing is left."""
+        self._add_pair(plan, namespace_fd)
+        try:
+            with self.within(namespace_fd):
+                inner = netlink.Socket()
+                _set_ipv6(plan.name, plan.ipv6)
+            with inner:
+                found = inner.find_link(plan.name)
+                assert found is not None
+                messages = [netlink.link_up(1)]
+                messages += [netlink.address_add(found.index, address) for address in plan.addresses]
+                messages.append(netlink.link_up(found.index))
+                messages += [netlink.default_route(found.index, gateway) for gateway in plan.gateways]
+                inner.execute(messages)
+        except OSError:
+            self.delete_link(plan.host)
+            raise
+
+    def _add_pair(self, plan: LinkPlan, namespace_fd: int) -> None:
+        messages = [
+            netlink.veth(
+                plan.host,
+                master=self._master(plan.master),
+                mtu=plan.mtu,
+                peer=plan.name,
+                peer_mac=plan.mac,
+                peer_netns=namespace_fd,
+            )
+        ]
+        if plan.hairpin:
+            messages.append(netlink.hairpin(plan.host))
+        try:
+            self.netlink.execute(messages)
+        except OSError:
+            self.delete_link(plan.host)  # the kernel keeps the pair when only enslaving it failed
+            raise
+
+    def _master(self, name: str) -> int:
+        """The bridge's index; looked up once per bridge."""
+        index = self._masters.get(name)
+        if index is None:
+            found = self.netlink.find_link(name)
+            if found is None:
+                raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
+            index = self._masters[name] = found.index
+        return index
+
+    def forget_master(self, name: str) -> None:
+        """Look the bridge's index up again: someone deleted it behind our back."""
+        self._masters.pop(name, None)
+
+    def set_default_routes(
+        self, namespace_fd: int, interface: str, gateways: Sequence[IPv4Address | IPv6Address]
+    ) -> None:
+        """Route by default over `gateways` of this interface."""
+        if not gateways:
+            return
+        with self.within(namespace_fd):
+            inner = netlink.Socket()
+        with inner:
+            found = inner.find_link(interface)
+            if found is not None:
+                inner.execute([netlink.default_route(found.index, gateway) for gateway in gateways])
+
+    def loopback_up(self, namespace_fd: int) -> None:
+        """Bring `lo` of a namespace up."""
+        with self.within(namespace_fd):
+            inner = netlink.Socket()
+        with inner:
+            inner.execute([netlink.link_up(1)])
+
+
+def _set_ipv6(interface: str, wanted: bool) -> None:
+    """No link-local address on a network without IPv6, as Docker; a kernel without IPv6 has no such file."""
+    try:
+        write_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "0" if wanted else "1")
+    except FileNotFoundError:
+        if wanted:
+            raise
+
+
+@contextlib.contextmanager
+def _ignoring(number: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != number:
+            raise

@@ -1,0 +1,109 @@
+"""Notice that somebody else changed our part of the packet filter.
+
+The kernel reports every nftables transaction to group NFNLGRP_NFTABLES: one message per object, then NEWGEN with
+the thread that did it.  Our own thread's transactions are told apart by that number.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+_NETLINK_NETFILTER, _NFNLGRP_NFTABLES = 12, 7
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
+_SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
+_NEWGEN = 15
+_DELETIONS = frozenset((2, 5, 8, 11, 14))  # NFT_MSG_DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM
+_NEWCHAIN, _NEWRULE = 3, 6  # NEWCHAIN is also a changed policy
+_NFTA_TABLE = 1  # the table's name is attribute 1 in every message
+_NFTA_GEN_PROC_PID = 2
+
+
+class Watch:
+    """A socket that becomes readable on changes; `changed` says whether one of them concerns us."""
+
+    def __init__(self, table: str) -> None:
+        """In the network namespace of the calling thread; `table` is the name of our tables."""
+        self._table = table.encode()
+        self._own: set[int] = set()
+        self._ours = self._shared = False
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
+
+    def fileno(self) -> int:
+        """For `add_reader`."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._socket.close()
+
+    def learn(self) -> None:
+        """Take who has changed our tables up to now for ourselves: call right after our first transaction.
+
+        The kernel names threads by their number outside all pid namespaces, which we cannot ask for.
+        """
+        for thread, ours, _ in self._read():
+            if ours:
+                self._own.add(thread)
+
+    def changed(self) -> bool:
+        """Read what is there; whether another than us removed something of ours or changed the host's own filter."""
+        return any((ours or shared) and thread not in self._own for thread, ours, shared in self._read())
+
+    def _read(self) -> list[tuple[int, bool, bool]]:
+        """(thread, whether it touched our tables, whether it touched a chain of another) of each transaction."""
+        found: list[tuple[int, bool, bool]] = []
+        while True:
+            try:
+                data = self._socket.recv(1 << 17)
+            except (BlockingIOError, InterruptedError):
+                return found
+            except OSError:
+                found.append((-1, True, True))  # ENOBUFS: messages were lost, so anything may have happened
+                continue
+            for kind, body in _messages(data):
+                if kind == _NEWGEN:
+                    found.append((_thread(body), self._ours, self._shared))
+                    self._ours = self._shared = False
+                else:
+                    self._see(kind, body)
+
+    def _see(self, kind: int, body: bytes) -> None:
+        mine = _attributes(body).get(_NFTA_TABLE, b"").rstrip(b"\0") == self._table
+        if mine and (kind in _DELETIONS or kind in (_NEWCHAIN, _NEWRULE)):
+            self._ours = True
+        elif not mine and kind in (_NEWCHAIN, 5, 8):
+            self._shared = True
+
+
+def _messages(data: bytes) -> list[tuple[int, bytes]]:
+    found: list[tuple[int, bytes]] = []
+    offset = 0
+    while offset + 20 <= len(data):
+        length, kind = struct.unpack_from("=IH", data, offset)
+        if length < 20:
+            break
+        if kind & 0xFF00 == _SUBSYSTEM:
+            found.append((kind & 0xFF, data[offset + 20 : offset + length]))  # past the header and nfgenmsg
+        offset += (length + 3) & ~3
+    return found
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if length < 4:
+            break
+        found.setdefault(kind & 0x3FFF, data[offset + 4 : offset + length])
+        offset += (length + 3) & ~3
+    return found
+
+
+def _thread(body: bytes) -> int:
+    value = _attributes(body).get(_NFTA_GEN_PROC_PID, b"\0\0\0\0")
+    return int.from_bytes(value, "big")
