@@ -29,4 +29,4 @@ def check(result: int, path: str | None = None) -> int:
 
 
 syscall = function("syscall", ctypes.c_long, restype=ctypes.c_long)
-syscall.argtypes = None  # variadic: each caller wraps its arguments itself
+syscall.argtypes = None  # type: ignore[assignment]  # variadic: each caller wraps its arguments itself

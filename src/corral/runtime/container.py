@@ -56,6 +56,7 @@ class Container:
         "bundle",
         "cgroup",
         "created",
+        "hook_failures",
         "id",
         "owner_reaps",
         "pid",
@@ -78,6 +79,8 @@ class Container:
         self.created = ""
         self.owner_reaps = True
         self.root_path = ""
+        self.hook_failures: list[Failure] = []
+        """Failures of poststop hooks: they are worth a warning and stop nothing."""
 
     def status(self) -> str:
         """created, running, paused or stopped; a dead init that nobody has reaped yet counts as stopped."""
@@ -143,7 +146,7 @@ class Container:
 
         return joining.run(self, process, stdio, user, groups, preserve_fds, cgroup_path)
 
-    def kill(self, signum: int, all: bool = False) -> None:  # noqa: A002  the command's word for it
+    def kill(self, signum: int, all: bool = False) -> None:
         """Signal init, or with `all` every process. Failure("state", ESRCH) if init has ended (and not `all`)."""
         if all:
             cgroup.kill(self.cgroup, signum)
@@ -185,16 +188,19 @@ class Container:
 
     def delete(self, force: bool = False) -> None:
         """Remove cgroups and state; idempotent. Without `force` Failure("state", EBUSY) while init lives."""
-        if self.status() != "stopped":
-            if not force:
-                raise Failure("state", errno.EBUSY, self.id, "cannot delete a container that is not stopped")
+        if not force and (status := self.status()) != "stopped":
+            detail = f"cannot delete container {self.id} that is not stopped: {status}"
+            raise Failure("state", errno.EBUSY, self.id, detail)
         cgroup.kill(self.cgroup, signal.SIGKILL)
         if self.status() != "stopped":
             self._kill_init()
         if not self.owner_reaps and self.pid:
             forks.reap(self.pid)
         cgroup.remove(self.cgroup)
+        existed = os.path.exists(f"{self.state_dir}/{state.FILE}")
         state.clear(self.state_dir)
+        if existed:
+            self.hook_failures = self._run_poststop()
 
     def _kill_init(self) -> None:
         """Without a cgroup of its own init is all we know; wait until it is dead or a zombie."""
@@ -215,7 +221,7 @@ class Container:
         if table:
             hooks.run_all(table, forks.state_text(self.oci_state(status)), kind)
 
-    def run_poststop(self) -> list[Failure]:
+    def _run_poststop(self) -> list[Failure]:
         """Run every poststop hook; their failures are returned, for nothing may stop a deletion."""
         failures = []
         for hook in (self.spec.get("hooks") or {}).get("poststop") or []:
@@ -298,6 +304,7 @@ def create(
         made_cgroup = True
         cgroup.apply(container.cgroup, (spec.get("linux") or {}).get("resources") or {})
         setup.open_namespaces()
+        setup.open_idmaps()
         console = forks.spawn_init(container, setup)
         container.start_time = state.process_start(container.pid)[1]
         container.created = forks.timestamp()
@@ -333,7 +340,8 @@ def _abandon(container: Container, console: int, made_cgroup: bool, made_dir: bo
     """Take back what `create` did."""
     if console >= 0:
         os.close(console)
-    if container.pid:
+    had_init = container.pid != 0
+    if had_init:
         forks.kill_and_reap(container.pid)
     if made_cgroup:
         cgroup.kill(container.cgroup, signal.SIGKILL)
@@ -344,6 +352,8 @@ def _abandon(container: Container, console: int, made_cgroup: bool, made_dir: bo
         except FileNotFoundError:
             pass
     _unclaim(container.state_dir, made_dir)
+    if had_init:
+        container.hook_failures = container._run_poststop()
 
 
 def _prepare(

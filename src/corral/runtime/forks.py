@@ -180,6 +180,29 @@ def write_id_maps(pid: int, mappings: tuple[list[dict[str, Any]], list[dict[str,
             raise Failure.from_os_error("namespace", error, f"user: {name}") from error
 
 
+def user_namespace(mappings: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> int:
+    """A descriptor of a new user namespace with these mappings, kept alive by nothing else."""
+    line, theirs = channels.pair()
+
+    def child() -> None:
+        try:
+            namespaces.unshare(namespaces.CLONE_NEWUSER)
+            theirs.request(b"M")
+        finally:
+            os._exit(1)
+
+    pid = fork_into(None, child)
+    try:
+        theirs.close()
+        if not line.receive()[0]:
+            raise Failure("namespace", errno.EPERM, "user", "cannot make a user namespace for mapped ids")
+        write_id_maps(pid, mappings)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        line.close()
+        kill_and_reap(pid)
+
+
 def await_exec(container: Container, fifo: int) -> None:
     """Read the start fifo until execve closes it; hands a seccomp listener over on the way."""
     try:
@@ -202,7 +225,8 @@ def await_exec(container: Container, fifo: int) -> None:
             if message[:1] == b"N":
                 from corral.runtime import notify
 
-                notify.hand_over(container, pidfd, int(message[1:]))
+                notify.hand_over(container, container.pid, int(message[1:]))
+                notify.release(container.state_dir)
             elif pidfd in ready and fifo not in ready:
                 raise Failure("init", errno.ECHILD, container.id, "init died before start")
     finally:

@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from corral.runtime.container import Setup
+    from corral.runtime.setup import Setup
 
 
 def run(setup: Setup, channel: Channel) -> None:
@@ -88,7 +88,8 @@ def default_signals() -> None:
 
 def _main(setup: Setup, channel: Channel) -> None:
     preserved = list(range(3, 3 + setup.preserve_fds))
-    isolate([channel.fileno(), *setup.namespace_fds.values(), *preserved], setup.stdio_fds)
+    idmaps = [fd for _, fd in setup.idmap_fds.values()]
+    isolate([channel.fileno(), *setup.namespace_fds.values(), *idmaps, *preserved], setup.stdio_fds)
     credentials.prctl(credentials.PR_SET_DUMPABLE, 0)
     set_oom_score(setup.oom_score_adj)
     cgroup.join(setup.cgroup.directories())
@@ -190,15 +191,13 @@ def _open_everything(setup: Setup) -> tuple[int, dict[int, int]]:
 
 
 def _apply_idmaps(setup: Setup, trees: dict[int, int]) -> None:
-    from corral.runtime import plan
-
-    for op in setup.plan.early:
-        if not isinstance(op, plan.Bind) or not (op.options.idmap or op.options.idmap_container):
-            continue
-        from corral.runtime import idmap
-
-        mappings = op.options.idmap or setup.id_mappings
-        idmap.apply(trees[id(op)], mappings, op.options.recursive, op.target)
+    for key, (op, user_ns) in setup.idmap_fds.items():
+        try:
+            recursive = op.options.recursive
+            mount.mount_setattr(trees[key], attr_set=mount.MOUNT_ATTR_IDMAP, userns_fd=user_ns, recursive=recursive)
+        except OSError as error:
+            raise Failure.from_os_error("mount", error, f"{op.target}: idmap") from error
+        os.close(user_ns)
 
 
 def _bind_root(setup: Setup) -> int:

@@ -57,7 +57,7 @@ def run(
     if seccomp:
         from corral.runtime import bpf
 
-        launch.program, launch.filter_flags = bpf.compile_profile(seccomp, os.uname().machine)
+        launch.program, launch.filter_flags = bpf.compile_cached(seccomp, os.uname().machine)
     try:
         pidfd = os.pidfd_open(container.pid)
     except ProcessLookupError:
@@ -75,7 +75,7 @@ def run(
 
         pid = forks.fork_into(enter if flags & namespaces.CLONE_NEWPID else None, child)
         theirs.close()
-        return pid, _converse(container, ours, pid, launch)
+        return pid, _converse(container, ours, pid)
     finally:
         ours.close()
         os.close(pidfd)
@@ -100,7 +100,7 @@ def _directories(container: Container, below: str) -> list[str]:
     return [directory + suffix for directory in container.cgroup.directories()]
 
 
-def _converse(container: Container, line: Channel, pid: int, launch: process.Launch) -> int:
+def _converse(container: Container, line: Channel, pid: int) -> int:
     """Until execve closes the line, or a failure comes through it."""
     console = -1
     try:
@@ -111,7 +111,7 @@ def _converse(container: Container, line: Channel, pid: int, launch: process.Lau
             elif message[:1] == b"N":
                 from corral.runtime import notify
 
-                notify.send_listener(container, fd, pid, "running")
+                notify.hand_over(container, pid, int(message[1:]))
                 line.send(b"G")
             elif message[:1] == b"E":
                 raise Failure.from_bytes(message[1:])
@@ -145,7 +145,7 @@ def _child(join: Join, line: Channel) -> None:
             init.open_terminal(join.launch.spec, line)
         init.set_oom_score(join.launch.spec.get("oomScoreAdj"))
         process.prepare(join.launch)
-        process.execute(join.launch)
+        process.execute(join.launch, line.fileno(), line.fileno())
     except Failure as failure:
         init.report(line, failure)
     except OSError as error:

@@ -66,8 +66,13 @@ def perform(operations: list[Any], root: Root) -> None:
         try:
             handler(op, root)
         except OSError as error:
-            name = getattr(op, "target", None) or getattr(op, "path", "/")
-            raise Failure.from_os_error(stage, error, op.path if isinstance(op, plan.Link) else name) from error
+            raise Failure.from_os_error(stage, error, _place(op)) from error
+
+
+def _place(op: Any) -> str:
+    """The path by which a user knows the operation."""
+    name = getattr(op, "path", "") or getattr(op, "target", "/")
+    return str(name)
 
 
 def open_in_root(root_fd: int, path: str, flags: int = _PATH_FLAGS, resolve: int = files.RESOLVE_IN_ROOT) -> int:

@@ -178,3 +178,9 @@ def parse_options(words: list[str]) -> MountOptions:
             data.append(word)
     options.data = ",".join(data)
     return options
+
+
+def known_words() -> list[str]:
+    """Every option that is a word of ours, sorted."""
+    others = ("bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap", "defaults")
+    return sorted([*_FLAGS, *_PROPAGATION, *_RECURSIVE, *others])

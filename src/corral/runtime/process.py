@@ -224,6 +224,12 @@ def _own_stdio(uid: int) -> None:
                 raise Failure("console", error.errno or 0, f"/proc/self/fd/{fd}") from error
 
 
+def known_capabilities() -> set[str]:
+    """Names that this kernel has and this machine may give out."""
+    _, permitted, _ = credentials.capget()
+    return {name for name, bit in _CAP_BITS.items() if permitted >> bit & 1}
+
+
 def capability_mask(names: list[str] | None) -> int:
     """Bits of the named capabilities; names unknown to us are passed over (the command warns of them)."""
     mask = 0

@@ -22,7 +22,7 @@ class Setup:
     """The order for one container's init."""
 
     __slots__ = (
-        "ack_name", "bundle", "cgroup", "container_id", "fifo_name", "id_mappings", "launch", "listener_path",
+        "ack_name", "bundle", "cgroup", "container_id", "fifo_name", "id_mappings", "idmap_fds", "launch", "listener_path",
         "namespace_fds", "namespace_paths", "new_flags", "new_keyring", "no_pivot", "oom_score_adj", "pid", "plan",
         "preserve_fds", "root_path", "rootfs", "second_fork", "spec", "state_dir", "stdio_fds", "time_offsets",
         "user_ns",
@@ -50,6 +50,8 @@ class Setup:
         self.time_offsets = ""
         self.oom_score_adj: int | None = (spec.get("process") or {}).get("oomScoreAdj")
         self.id_mappings = (linux.get("uidMappings") or [], linux.get("gidMappings") or [])
+        self.idmap_fds: dict[int, tuple[planning.Bind, int]] = {}
+        """By id() of a bind with mapped ids: the bind, and a user namespace that has the mappings."""
         self.namespace_fds: dict[str, int] = {}
         self.namespace_paths: dict[str, str] = {}
         self.new_flags = 0
@@ -73,7 +75,7 @@ class Setup:
         if seccomp:
             from corral.runtime import bpf
 
-            self.launch.program, self.launch.filter_flags = bpf.compile_profile(seccomp, os.uname().machine)
+            self.launch.program, self.launch.filter_flags = bpf.compile_cached(seccomp, os.uname().machine)
             if self.launch.filter_flags & bpf.FLAG_NEW_LISTENER:
                 self.ack_name = "ack.fifo"
                 self.listener_path = seccomp.get("listenerPath") or ""
@@ -89,8 +91,20 @@ class Setup:
             except OSError as error:
                 raise Failure("namespace", error.errno or 0, path, f"cannot join {name} namespace") from error
 
+    def open_idmaps(self) -> None:
+        """Make a user namespace for each bind with mapped ids."""
+        from corral.runtime import forks
+
+        for op in self.plan.early:
+            if isinstance(op, planning.Bind) and (op.options.idmap or op.options.idmap_container):
+                mappings = op.options.idmap or self.id_mappings
+                self.idmap_fds[id(op)] = (op, forks.user_namespace(mappings))
+
     def close_namespaces(self) -> None:
-        """Close what `open_namespaces` opened."""
+        """Close what `open_namespaces` and `open_idmaps` opened."""
+        for _, fd in self.idmap_fds.values():
+            os.close(fd)
+        self.idmap_fds = {}
         for fd in self.namespace_fds.values():
             os.close(fd)
         self.namespace_fds = {}
