@@ -13,9 +13,27 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import Iterator
 
+from corral.api.router import Router
+from corral.api.routes import ROUTES
+from corral.api.server import Server
+from corral.api.services import Services
 from corral.config import Config, ConfigError, merge, parse_arguments
+from corral.engine import hostfacts, recover
+from corral.engine.containers import Containers
+from corral.engine.context import Engine, Paths
+from corral.engine.events import Events
+from corral.engine.execs import Execs
+from corral.engine.system import VERSION
+from corral.engine.tasks import Launcher
 from corral.errors import CorralError
+from corral.image.images import Images
+from corral.image.pull import Registries
+from corral.net.model import AddressPool, NetworkSettings
+from corral.net.networks import Networks
+from corral.store.db import Database
+from corral.volume.volumes import Volumes
 
 _log = logging.getLogger("corral")
 
@@ -30,8 +48,6 @@ def main() -> int:
             print(_USAGE)
             return 0
         if arguments.version:
-            from corral.engine.system import VERSION
-
             print(f"Corral version {VERSION}")
             return 0
         config = merge(arguments, _config_text(arguments.config_file))
@@ -87,7 +103,7 @@ def _config_text(path: str | None) -> str | None:
 
 
 @contextlib.contextmanager
-def _only_one(config: Config) -> contextlib.AbstractContextManager[None]:  # type: ignore[misc]
+def _only_one(config: Config) -> Iterator[None]:
     """Own the data root (a lock) and the pid file for the time of the context."""
     os.makedirs(config.data_root, mode=0o710, exist_ok=True)
     os.makedirs(config.exec_root, mode=0o711, exist_ok=True)
@@ -99,32 +115,24 @@ def _only_one(config: Config) -> contextlib.AbstractContextManager[None]:  # typ
         with open(config.pidfile, "w") as file:
             file.write(f"{os.getpid()}\n")
         try:
-            yield  # type: ignore[misc]
+            yield
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(config.pidfile)
 
 
 async def _serve(config: Config) -> int:
-    from corral.engine.tasks import Launcher
-
     launcher = Launcher()
-    launcher.start()  # imports in its own process while we go on with ours
-
-    from corral.api.router import Router
-    from corral.api.routes import ROUTES
-    from corral.api.server import Server
-    from corral.wiring import build, recover, shut_down
-
+    launcher.start()  # it imports in its own process while we go on in ours
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    services = build(config, launcher)
+    services = _build(config, launcher)
     listeners = [(_listener(host, config.group), _tls(host, config)) for host in config.hosts]
     router = Router(services, ROUTES)
     server = Server(router.dispatch)
-    await recover(services)
+    await _recover(services)
     gc.collect()
     gc.freeze()
     for listener, context in listeners:
@@ -134,12 +142,84 @@ async def _serve(config: Config) -> int:
     await stop.wait()
     _log.info("stopping; containers go on")
     await server.close()
-    await shut_down(services)
+    await _shut_down(services)
     for host in config.hosts:
         if host.startswith("unix://"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(host.removeprefix("unix://"))
     return 0
+
+
+def _build(config: Config, launcher: Launcher) -> Services:
+    """Every object of the daemon, wired."""
+    paths = Paths(config.data_root, config.exec_root)
+    for folder in (os.path.join(config.data_root, "containers"), os.path.join(config.exec_root, "containers")):
+        os.makedirs(folder, mode=0o711, exist_ok=True)
+    db = Database(os.path.join(config.data_root, "corral.db"))
+    events = Events()
+
+    def image_event(action: str, image: str, attributes: dict[str, str]) -> None:
+        events.publish("image", action, image, attributes)
+
+    images = Images(db, config.data_root, image_event, _registries(config))
+    engine = Engine(
+        config=config,
+        facts=hostfacts.probe(),
+        paths=paths,
+        db=db,
+        events=events,
+        launcher=launcher,
+        images=images,
+        snapshots=images.snapshots,
+        networks=Networks(db, _network_settings(config)),
+        volumes=Volumes(db, config.data_root),
+    )
+    execs = Execs(engine)
+    return Services(engine, Containers(engine, execs), execs)
+
+
+def _registries(config: Config) -> Registries:
+    return Registries(insecure=frozenset(config.insecure_registries))
+
+
+def _network_settings(config: Config) -> NetworkSettings:
+    bridge = config.bridge or "corral0"
+    pools = tuple(AddressPool(str(pool["base"]), int(pool["size"])) for pool in config.default_address_pools)
+    return NetworkSettings(
+        bridge=bridge,
+        bip=config.bip,
+        mtu=config.mtu,
+        ip_forward=config.ip_forward,
+        userland_proxy=config.userland_proxy,
+        dns=config.dns,
+        exec_root=config.exec_root,
+        table="corral" if bridge in ("corral0", "none") else f"corral-{bridge}",
+        **({"pools": pools} if pools else {}),
+    )
+
+
+async def _recover(services: Services) -> None:
+    """Bring what an earlier daemon left in line with the records."""
+    engine = services.engine
+    recover.read_records(engine)
+    survivors, exits = await recover.find_survivors(engine)
+    await engine.networks.open(survivors)
+    await asyncio.to_thread(engine.images.recover)
+    await recover.settle(engine, services.containers, exits)
+
+
+async def _shut_down(services: Services) -> None:
+    """Let go of everything; containers go on."""
+    engine = services.engine
+    for task in list(engine.background):
+        task.cancel()
+    for live in engine.index:
+        if live.task is not None:
+            live.task.close()
+    await engine.networks.close(keep=any(live.has_process for live in engine.index))
+    engine.launcher.stop()
+    engine.images.close()
+    engine.db.close()
 
 
 def _listener(host: str, group: str) -> socket.socket:

@@ -66,9 +66,14 @@ class Containers:
         async with live.lock:
             lifecycle.check("start", live.record.state.status, live.id)
             live.record.state.restarts = 0
-            await start.start(self._engine, live, self.exits.listener)
-        if live.record.host.auto_remove and not live.has_process and live.record.state.error:
+            try:
+                await start.start(self._engine, live, self.exits.listener)
+                return
+            except CorralError as error:
+                refused = error
+        if live.record.host.auto_remove:
             await remove_now(self._engine, live, volumes=True)
+        raise refused
 
     async def stop(self, ref: str, timeout_s: int | None, signal_name: str = "") -> None:
         """Ask the process to end, and kill it when it does not within the timeout (negative: wait for ever)."""
@@ -203,7 +208,15 @@ class Containers:
             self._index.release(new)
             raise
         self._index.release(old)
+        if live.has_process:
+            live.record.endpoints = list(await self._engine.networks.rename(live.id, new)) or live.record.endpoints
         self._engine.publish(live, "rename", oldName=f"/{old}")
+
+    async def resize(self, ref: str, rows: int, columns: int) -> None:
+        """Tell the container's terminal a new size."""
+        live = self.get(ref)
+        lifecycle.check("resize", live.record.state.status, live.id)
+        await self._control(live, "resize", exec="", rows=rows, columns=columns)
 
     async def update(self, ref: str, wanted: UpdateRequest) -> list[str]:
         """Change limits and restart policy, live where it runs; returns warnings."""

@@ -13,6 +13,7 @@ from corral.engine.context import Engine
 from corral.engine.execs import Exec
 from corral.engine.live import Live
 from corral.engine.record import Container, MountPoint
+from corral.errors import NotFound
 from corral.net.model import Endpoint
 
 _OMITTED_WHEN_EMPTY = ("Healthcheck", "StopSignal", "StopTimeout", "Shell", "MacAddress", "ArgsEscaped")
@@ -57,8 +58,11 @@ def container(engine: Engine, live: Live, *, size: bool = False) -> dict[str, An
 def sizes(engine: Engine, record: Container) -> tuple[int, int]:
     """Bytes of the container's own layer, and with the image below it."""
     own = engine.snapshots.usage(record.id).bytes
-    image = engine.images.size_of(record.image_id)
-    return own, own + image
+    try:
+        below = engine.images.get(record.image_id).size
+    except NotFound:  # removed by force, under the container
+        below = 0
+    return own, own + below
 
 
 def _state(live: Live) -> dict[str, Any]:

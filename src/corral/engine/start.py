@@ -22,6 +22,7 @@ from corral.errors import Conflict, CorralError, InvalidParameter
 from corral.net import names
 from corral.net.model import Attachment, EndpointRequest
 from corral.runtime.failure import Failure
+from corral.wire.containers import EndpointSettings
 
 _LOG_SIZE_BYTES = 20_000_000
 _LOG_FILES = 5
@@ -209,21 +210,21 @@ def network_event(engine: Engine, network_id: str, name: str, container: str, ac
 
 def network_requests(record: Container) -> list[EndpointRequest]:
     """The networks a container wants to join."""
-    requests = []
-    for network, settings in record.networks.items():
-        ipam = settings.ipam_config
-        requests.append(
-            EndpointRequest(
-                network=network,
-                aliases=tuple(settings.aliases or ()),
-                ipv4=(ipam.ipv4_address or None) if ipam else None,
-                ipv6=(ipam.ipv6_address or None) if ipam else None,
-                mac=settings.mac_address or record.config.mac_address or None,
-                driver_opts=dict(settings.driver_opts or {}),
-                gw_priority=settings.gw_priority,
-            )
-        )
-    return requests
+    return [request_of(record, network, settings) for network, settings in record.networks.items()]
+
+
+def request_of(record: Container, network: str, settings: EndpointSettings) -> EndpointRequest:
+    """One network a container wants to join, in the network side's terms."""
+    ipam = settings.ipam_config
+    return EndpointRequest(
+        network=network,
+        aliases=tuple(settings.aliases or ()),
+        ipv4=(ipam.ipv4_address or None) if ipam else None,
+        ipv6=(ipam.ipv6_address or None) if ipam else None,
+        mac=settings.mac_address or record.config.mac_address or None,
+        driver_opts=dict(settings.driver_opts or {}),
+        gw_priority=settings.gw_priority,
+    )
 
 
 def _write_host_files(engine: Engine, record: Container, attachment: Attachment) -> None:

@@ -22,8 +22,8 @@ import termios
 import time
 
 from corral.linux import files, processes
+from corral.runtime import bpf, rootmount
 from corral.runtime import container as library
-from corral.runtime import rootmount
 from corral.runtime.failure import Failure
 from corral.shim import foreign, frames, logs, protocol
 from corral.shim.loop import READ, Loop
@@ -317,8 +317,8 @@ class Shim:
         assert self._container is not None
         self._container.delete(force=True)
         self._gone = True
+        os.unlink("shim.sock")  # before the daemon hears of it and clears the folder
         self._tell({"event": "gone"})
-        os.unlink("shim.sock")
         self._stop_when_drained()
 
     def _discard(self) -> None:

@@ -1,0 +1,307 @@
+"""`/containers/...`: from queries and bodies to the engine's verbs, and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from corral.api import http, streams
+from corral.api.http import Answer, BadQuery, Query, Request, Response, Stream, Taken
+from corral.api.services import Services
+from corral.engine import attach, changes, copy, inspect, listing, logs, processes, stats
+from corral.engine.detach import detach_keys
+from corral.engine.live import Client, Live
+from corral.errors import InvalidParameter
+from corral.wire.common import InvalidBody
+from corral.wire.containers import CreateRequest, UpdateRequest
+
+
+async def list_(services: Services, request: Request) -> Answer:
+    """GET /containers/json"""
+    query = request.query
+    limit = query.number("limit", 0) or 0
+    found = listing.select(
+        services.engine, query.filters(), everything=query.flag("all"), limit=limit if limit > 0 else 0
+    )
+    size = query.flag("size")
+    if size:
+        return http.json(await asyncio.to_thread(_summaries, services, found, size=True))
+    return http.json(_summaries(services, found, size=False))
+
+
+def _summaries(services: Services, found: list[Live], *, size: bool) -> list[dict[str, Any]]:
+    return [inspect.summary(services.engine, live, size=size) for live in found]
+
+
+async def create(services: Services, request: Request) -> Answer:
+    """POST /containers/create"""
+    body = await request.json(CreateRequest, default=_no_body)
+    if request.version < (1, 30) and body.host_config is not None:
+        body.host_config.mounts = None
+    made = await services.containers.create(body, request.query.text("name"), request.query.text("platform"))
+    return http.json({"Id": made.id, "Warnings": made.warnings}, 201)
+
+
+def _no_body() -> CreateRequest:
+    raise InvalidBody("config cannot be empty in order to create a container")
+
+
+async def inspect_(services: Services, request: Request) -> Answer:
+    """GET /containers/{name}/json"""
+    live = services.containers.get(request.params["name"])
+    if request.query.flag("size"):
+        return http.json(await asyncio.to_thread(inspect.container, services.engine, live, size=True))
+    return http.json(inspect.container(services.engine, live))
+
+
+async def start(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/start"""
+    await services.containers.start(request.params["name"])
+    return http.empty()
+
+
+async def stop(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/stop"""
+    await services.containers.stop(request.params["name"], request.query.number("t"), request.query.text("signal"))
+    return http.empty()
+
+
+async def restart(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/restart"""
+    await services.containers.restart(request.params["name"], request.query.number("t"), request.query.text("signal"))
+    return http.empty()
+
+
+async def kill(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/kill"""
+    await services.containers.kill(request.params["name"], request.query.text("signal"))
+    return http.empty()
+
+
+async def pause(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/pause"""
+    await services.containers.pause(request.params["name"])
+    return http.empty()
+
+
+async def unpause(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/unpause"""
+    await services.containers.unpause(request.params["name"])
+    return http.empty()
+
+
+async def rename(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/rename"""
+    await services.containers.rename(request.params["name"], request.query.text("name"))
+    return http.empty()
+
+
+async def update(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/update"""
+    warnings = await services.containers.update(request.params["name"], await request.json(UpdateRequest))
+    return http.json({"Warnings": warnings})
+
+
+async def remove(services: Services, request: Request) -> Answer:
+    """DELETE /containers/{name}"""
+    query = request.query
+    await services.containers.remove(
+        request.params["name"], force=query.flag("force"), volumes=query.flag("v"), link=query.flag("link")
+    )
+    return http.empty()
+
+
+async def prune(services: Services, request: Request) -> Answer:
+    """POST /containers/prune"""
+    filters = request.query.filters()
+    for name in filters:
+        if name not in ("until", "label", "label!"):
+            raise BadQuery(f"invalid filter '{name}'")
+    keep = listing.predicate(services.engine, filters)
+    deleted, freed = await services.containers.prune(keep)
+    return http.json({"ContainersDeleted": deleted or None, "SpaceReclaimed": freed})
+
+
+async def wait(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/wait: the headers go out at once, so that a client knows that it is waiting."""
+    codes = await services.containers.wait(request.params["name"], request.query.text("condition"))
+
+    async def answer() -> AsyncIterator[bytes]:
+        async for code in codes:
+            yield msgspec.json.encode({"StatusCode": code}) + b"\n"
+
+    return Stream(answer())
+
+
+async def resize(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/resize"""
+    rows, columns = size_of(request.query)
+    await services.containers.resize(request.params["name"], rows, columns)
+    return http.empty(200)
+
+
+def size_of(query: Query) -> tuple[int, int]:
+    """The `h` and `w` of a resize."""
+    found = []
+    for name in ("h", "w"):
+        value = query.number(name)
+        if value is None or not 0 <= value <= 65535:
+            raise BadQuery(f'strconv.ParseUint: parsing "{query.text(name)}": invalid syntax')
+        found.append(value)
+    return found[0], found[1]
+
+
+async def attach_(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/attach: the connection becomes the container's streams."""
+    live = services.containers.get(request.params["name"])
+    query = request.query
+    attach.check(live)
+    keys = detach_keys(query.text("detachKeys"))
+    outputs = [name for name in ("stdout", "stderr") if query.flag(name)]
+    tty = live.record.config.tty
+    past = b""
+    if query.flag("logs"):
+        wanted = logs.Wanted("stdout" in outputs, "stderr" in outputs, framed=not tty)
+        past = b"".join([piece async for piece in logs.read(services.engine, live, wanted)])
+    taken = await request.hijack(stream_type(request, tty))
+    if past:
+        await asyncio.to_thread(_write_all, taken.fd, past)
+    client = Client(
+        taken.fd, attach.stdin_client(live, query.flag("stdin")), outputs, keys if tty else b"", taken.initial
+    )
+    if not query.flag("stream"):
+        client.close()
+        return Taken()
+    await attach.attach(services.engine, live, client)
+    return Taken()
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    import os
+
+    os.set_blocking(fd, True)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def stream_type(request: Request, tty: bool) -> str:
+    """What an output stream is called: multiplexed ones have had a name of their own since 1.42."""
+    return streams.RAW if tty or request.version < (1, 42) else streams.MULTIPLEXED
+
+
+async def logs_(services: Services, request: Request) -> Answer:
+    """GET /containers/{name}/logs"""
+    live = services.containers.get(request.params["name"])
+    query = request.query
+    tty = live.record.config.tty
+    tail = query.text("tail", "all")
+    wanted = logs.Wanted(
+        stdout=query.flag("stdout"),
+        stderr=query.flag("stderr"),
+        since_ns=_moment(query, "since") or 0,
+        until_ns=_moment(query, "until"),
+        tail=int(tail) if tail.isdecimal() else None,
+        timestamps=query.flag("timestamps"),
+        follow=query.flag("follow"),
+        framed=not tty,
+    )
+    logs.check(live, wanted)
+    return Stream(logs.read(services.engine, live, wanted), stream_type(request, tty))
+
+
+def _moment(query: Query, name: str) -> int | None:
+    text = query.text(name)
+    return listing.time_ns(text) if text and text != "0" else None
+
+
+async def stats_(services: Services, request: Request) -> Answer:
+    """GET /containers/{name}/stats"""
+    live = services.containers.get(request.params["name"])
+    stream = request.query.flag("stream", True)
+    if request.query.flag("one-shot"):
+        if stream:
+            raise InvalidParameter("cannot have stream=true and one-shot=true")
+        return http.json(await stats.sample(services.engine, live))
+    if not stream:
+        return http.json(await _two_samples(services, live))
+    return Stream(_stats(services, live))
+
+
+async def _two_samples(services: Services, live: Live) -> dict[str, Any]:
+    before = await stats.sample(services.engine, live)
+    if live.has_process:
+        await asyncio.sleep(1)
+    return _with_previous(await stats.sample(services.engine, live), before)
+
+
+def _with_previous(sample: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    return {**sample, "preread": before["read"], "precpu_stats": before["cpu_stats"]}
+
+
+async def _stats(services: Services, live: Live) -> AsyncIterator[bytes]:
+    before: dict[str, Any] | None = None
+    while services.engine.index.find(live.id) is live:
+        sample = await stats.sample(services.engine, live)
+        yield streams.encode(_with_previous(sample, before) if before else sample) + b"\n"
+        before = sample
+        await asyncio.sleep(1)
+
+
+async def top(services: Services, request: Request) -> Answer:
+    """GET /containers/{name}/top"""
+    live = services.containers.get(request.params["name"])
+    return http.json(await processes.top(live, request.query.text("ps_args") or "-ef"))
+
+
+async def changes_(services: Services, request: Request) -> Answer:
+    """GET /containers/{name}/changes"""
+    live = services.containers.get(request.params["name"])
+    overlay = services.engine.snapshots.mounts(live.id)
+    return http.json(await asyncio.to_thread(changes.changes, live.record, overlay) or None)
+
+
+async def export(services: Services, request: Request) -> Answer:
+    """GET /containers/{name}/export"""
+    live = services.containers.get(request.params["name"])
+    return Stream(copy.export(services.engine, live), "application/octet-stream")
+
+
+async def archive_head(services: Services, request: Request) -> Answer:
+    """HEAD /containers/{name}/archive"""
+    archive = copy.Archive(services.engine, services.containers.get(request.params["name"]), _path(request.query))
+    await archive.open()
+    await archive.close()
+    return Response(200, headers=(("X-Docker-Container-Path-Stat", copy.stat_header(archive.stat)),))
+
+
+async def archive_get(services: Services, request: Request) -> Answer:
+    """GET /containers/{name}/archive"""
+    archive = copy.Archive(services.engine, services.containers.get(request.params["name"]), _path(request.query))
+    await archive.open()
+    header = ("X-Docker-Container-Path-Stat", copy.stat_header(archive.stat))
+    return Stream(archive.read(), "application/x-tar", headers=(header,))
+
+
+async def archive_put(services: Services, request: Request) -> Answer:
+    """PUT /containers/{name}/archive"""
+    live = services.containers.get(request.params["name"])
+    await copy.extract(
+        services.engine,
+        live,
+        _path(request.query),
+        request.stream(),
+        keep_kind=request.query.flag("noOverwriteDirNonDir"),
+        copy_owner=request.query.flag("copyUIDGID"),
+    )
+    return http.empty(200)
+
+
+def _path(query: Query) -> str:
+    path = query.text("path")
+    if not path:
+        raise BadQuery("Bad parameter: path can't be empty")
+    return path

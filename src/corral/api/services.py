@@ -1,0 +1,20 @@
+"""What handlers work with."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from corral.engine.containers import Containers
+from corral.engine.context import Engine
+from corral.engine.execs import Execs
+
+
+@dataclass(frozen=True)
+class Services:
+    """The engine and its use cases."""
+
+    engine: Engine
+    containers: Containers
+    execs: Execs
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,0 +1,81 @@
+"""`docker network connect` and `disconnect`: a container's networks, changed while it runs or before."""
+
+from __future__ import annotations
+
+from corral.engine.context import Engine
+from corral.engine.live import Live
+from corral.engine.record import save
+from corral.engine.start import network_event, request_of
+from corral.errors import Conflict, Forbidden
+from corral.wire.containers import EndpointSettings
+
+
+class AlreadyConnected(Forbidden):
+    """The container has an endpoint there."""
+
+    def __init__(self, container: str, network: str) -> None:
+        super().__init__(f"endpoint with name {container} already exists in network {network}")
+
+
+class NotConnected(Forbidden):
+    """The container has no endpoint there."""
+
+    def __init__(self, container: str, network: str) -> None:
+        super().__init__(f"container {container} is not connected to network {network}")
+
+
+class ModeForbids(Conflict):
+    """A container on the host's or another's network has none of its own to change."""
+
+
+async def connect(engine: Engine, ref: str, container: str, settings: EndpointSettings) -> None:
+    """Put a container on one more network."""
+    live = engine.index.get(container)
+    view = await engine.networks.get(ref)
+    name = view.record.name
+    _check_mode(live, name)
+    async with live.lock:
+        record = live.record
+        if name in record.networks:
+            raise AlreadyConnected(record.name, name)
+        if live.has_process:
+            attachment = await engine.networks.connect(
+                record.id,
+                record.state.pid,
+                request_of(record, name, settings),
+                hostname=record.config.hostname,
+                name=record.name,
+            )
+            record.endpoints = list(attachment.endpoints)
+            record.ports = list(attachment.ports)
+        record.networks[name] = settings
+        await engine.commit(save(record))
+    network_event(engine, view.record.id, name, record.id, "connect")
+
+
+async def disconnect(engine: Engine, ref: str, container: str) -> None:
+    """Take a container off a network."""
+    live = engine.index.get(container)
+    view = await engine.networks.get(ref)
+    name = view.record.name
+    async with live.lock:
+        record = live.record
+        if name not in record.networks:
+            raise NotConnected(record.id, name)
+        if live.has_process:
+            attachment = await engine.networks.disconnect(record.id, name)
+            record.endpoints = list(attachment.endpoints)
+            record.ports = list(attachment.ports)
+        del record.networks[name]
+        await engine.commit(save(record))
+    network_event(engine, view.record.id, name, record.id, "disconnect")
+
+
+def _check_mode(live: Live, network: str) -> None:
+    mode = live.record.host.network_mode
+    if mode == "host" or network == "host":
+        raise ModeForbids("container cannot be connected to host network or disconnected from it")
+    if mode.startswith("container:"):
+        raise ModeForbids("container sharing network namespace with another container or host cannot be connected to any other network")
+    if mode == "none" and network != "none":
+        raise ModeForbids("container cannot be connected to multiple networks with one of the networks in private (none) mode")
