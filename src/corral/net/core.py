@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface, ip_network
 
-from corral.net import dns, drivers, endpoints, ipam, plan, ports, rules, sandbox
+from corral.net import conntrack, dns, drivers, endpoints, ipam, plan, ports, rules, sandbox
 from corral.net.attached import Attached, close_names, host_servers, open_namespace
 from corral.net.coexist import Coexistence
 from corral.net.directory import Directory
@@ -248,6 +248,7 @@ class Core:
             self._serve_names(attached, namespace_fd)
             undo.callback(close_names, attached)
             self._change("add", self._elements(attached))
+            self._forget_flows(attached, ports_only=True)
             self.attached[container_id] = attached
             for endpoint in attached.endpoints:
                 self.directory.add(endpoint)
@@ -260,6 +261,7 @@ class Core:
         if attached is None:
             return None
         self._change("delete", self._elements(attached))
+        self._forget_flows(attached, ports_only=False)
         for endpoint in attached.endpoints:
             self.directory.remove(endpoint)
             self.registry.release(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
@@ -465,6 +467,20 @@ class Core:
     def _target(self, endpoints: tuple[Endpoint, ...]) -> Target:
         gateway = self._gateway_endpoint(endpoints)
         return Target(gateway.ipv4, gateway.ipv6) if gateway else Target("", "")
+
+    def _forget_flows(self, attached: Attached, *, ports_only: bool) -> None:
+        """UDP flows that began before a port was published, or that still lead to a container that goes."""
+        host_ports = {port.binding.host_port for port in attached.held if port.binding.proto == "udp"}
+        if not host_ports:
+            return
+        gone = () if ports_only else [a for e in attached.endpoints for a in (e.ipv4, e.ipv6) if a]
+        flows = conntrack.Flows()
+        try:
+            flows.forget_udp(host_ports=host_ports, containers=gone)
+        except OSError as error:
+            _log.warning("cannot forget UDP flows: %s", error)  # clients that never pause keep their old way
+        finally:
+            flows.close()
 
     def _shown(self, attached: Attached) -> tuple[PortBinding, ...]:
         return ports.expand((port.binding for port in attached.held), ipv6=self.publisher.ipv6)

@@ -236,15 +236,17 @@ def parse_address(text: str, family: int) -> IPv4Address | IPv6Address:
 
 def _default_pools(settings: NetworkSettings) -> tuple[PoolRecord, ...]:
     pools: list[PoolRecord] = []
+    # The bridge has its own address; containers may be sent elsewhere, which Docker writes as an auxiliary address.
+    auxiliary = {"DefaultGatewayIPv4": settings.default_gateway} if settings.default_gateway else {}
     if settings.bip:
         address, _, length = settings.bip.partition("/")
         try:
             subnet = ip_network(f"{address}/{length or 32}", strict=False)
         except ValueError as error:
             raise InvalidNetwork(f"invalid --bip {settings.bip}: {error}") from error
-        pools.append(PoolRecord(str(subnet), settings.fixed_cidr, settings.default_gateway or address))
+        pools.append(PoolRecord(str(subnet), settings.fixed_cidr, address, auxiliary))
     elif settings.fixed_cidr:
-        pools.append(PoolRecord(settings.fixed_cidr, "", settings.default_gateway))
+        pools.append(PoolRecord(settings.fixed_cidr, "", "", auxiliary))
     if settings.ipv6 and settings.fixed_cidr_v6:
         pools.append(PoolRecord(settings.fixed_cidr_v6))
     return tuple(pools)
