@@ -15,8 +15,8 @@ from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface, ip_net
 
 from corral.net import conntrack, dns, drivers, endpoints, ipam, plan, ports, rules, sandbox
 from corral.net.attached import Attached, close_names, host_servers, open_namespace
-from corral.net.coexist import Coexistence
 from corral.net.directory import Directory
+from corral.net.filter import Filter
 from corral.net.model import (
     Attachment,
     Endpoint,
@@ -33,7 +33,7 @@ from corral.net.model import (
     PredefinedNetwork,
     SandboxFailed,
 )
-from corral.net.nft import Nft, NftError
+from corral.net.nft import NftError
 from corral.net.ports import Target
 from corral.net.publish import HeldPort, PortTaken, Publisher
 from corral.net.registry import Registry
@@ -53,10 +53,8 @@ class Core:
         self.attached: dict[str, Attached] = {}
         self.directory = Directory()
         self._host = sandbox.Host()
-        self._nft = Nft() if settings.packet_filter else None
+        self._filter = Filter(settings, self._all_elements)
         self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
-        self._coexistence = Coexistence(settings.table)
-        self._mark = False
         self._dying: list[str] = []
 
     # -- life of the daemon ------------------------------------------------------------------------------------
@@ -88,30 +86,25 @@ class Core:
             for attached in self.attached.values():
                 self._dying += [plan.host_link(endpoint.endpoint_id) for endpoint in attached.endpoints]
             self.sweep()
-            if self._nft is not None:
-                self._coexistence.withdraw()
-                self._nft.run(rules.remove(self.settings.table))
+            self._filter.withdraw()
             for record in self.registry.all():
                 if record.bridge:
                     self._host.delete_link(record.bridge)
-        if self._nft is not None:
-            self._nft.close()
+        self._filter.close()
         self._host.close()
 
     def install(self) -> None:
         """Put the whole rule set in place, whatever is there."""
-        if self._nft is None:
-            return
-        self._mark = self._coexistence.apply(self._nft)
+        self._filter.install()
+
+    def _all_elements(self) -> list[rules.Element]:
         elements: list[rules.Element] = []
         for record in self.registry.all():
             if record.bridge:
                 elements += rules.of_network(record)
         for attached in self.attached.values():
             elements += self._elements(attached)
-        self._nft.run(
-            rules.install(self.settings.table, elements, mark=self._mark, proxied=self.settings.userland_proxy)
-        )
+        return elements
 
     def _adopt(
         self, container_id: str, pid: int, joined: tuple[Endpoint, ...], bindings: tuple[PortBinding, ...]
@@ -183,8 +176,8 @@ class Core:
                 self._ensure_bridge(record)
             except OSError as error:
                 raise SandboxFailed(f"network {record.name}", error) from error
-            self._change("add", rules.of_network(record))
-            undo.callback(self._change, "delete", rules.of_network(record))
+            self._filter.add(rules.of_network(record))
+            undo.callback(self._filter.delete, rules.of_network(record))
             self.registry.add(record)
             self._know(record)
             undo.pop_all()
@@ -201,7 +194,7 @@ class Core:
             raise NetworkInUse(record, named)
         self.registry.forget(record)
         self.directory.remove_network(record.id, record.name)
-        self._change("delete", rules.of_network(record))
+        self._filter.delete(rules.of_network(record))
         self._host.delete_link(record.bridge)
         return record
 
@@ -247,7 +240,7 @@ class Core:
             self._link_all(attached, namespace_fd, undo)
             self._serve_names(attached, namespace_fd)
             undo.callback(close_names, attached)
-            self._change("add", self._elements(attached))
+            self._filter.add(self._elements(attached))
             self._forget_flows(attached, ports_only=True)
             self.attached[container_id] = attached
             for endpoint in attached.endpoints:
@@ -260,7 +253,7 @@ class Core:
         attached = self.attached.pop(container_id, None)
         if attached is None:
             return None
-        self._change("delete", self._elements(attached))
+        self._filter.delete(self._elements(attached))
         self._forget_flows(attached, ports_only=False)
         for endpoint in attached.endpoints:
             self.directory.remove(endpoint)
@@ -348,7 +341,7 @@ class Core:
 
     def _change_endpoints(self, attached: Attached, wanted: tuple[Endpoint, ...]) -> list[HeldPort]:
         """Move a container's rules and published ports to another set of endpoints; ports it no longer has."""
-        before = dict.fromkeys(self._elements(attached))
+        before = self._elements(attached)
         old_endpoints, old_held = attached.endpoints, attached.held
         attached.endpoints = wanted
         target = self._target(wanted)
@@ -358,12 +351,8 @@ class Core:
             attached.held = [replace(port, target=target) for port in old_held]
         else:
             attached.held = self._publish(attached, attached.bindings)
-        after = dict.fromkeys(self._elements(attached))
-        # One transaction: no moment in which a port leads nowhere.
-        text = rules.change("delete", self.settings.table, [e for e in before if e not in after])
-        text += rules.change("add", self.settings.table, [e for e in after if e not in before])
         try:
-            self._run(text)
+            self._filter.replace(before, self._elements(attached))
         except NftError:
             if not old_held:
                 self.publisher.release(attached.held)
@@ -499,20 +488,3 @@ class Core:
                 modes=modes,
             )
         return found
-
-    def _change(self, verb: str, elements: Sequence[rules.Element]) -> None:
-        """Add or delete elements."""
-        self._run(rules.change(verb, self.settings.table, elements))
-
-    def _run(self, commands: str) -> None:
-        if self._nft is None or not commands:
-            return
-        try:
-            self._nft.run(commands)
-        except NftError:
-            # Somebody flushed the packet filter a moment ago and `watch` has not told yet: put everything back, and
-            # if what we wanted still does not fit, that is the caller's error.  Deleted is deleted either way.
-            self.install()
-            additions = "".join(line + "\n" for line in commands.splitlines() if line.startswith("add "))
-            if additions:
-                self._nft.run(additions)
