@@ -60,7 +60,14 @@ class Core:
     # -- life of the daemon ------------------------------------------------------------------------------------
 
     def open(self, live: Live) -> None:
-        """Bring the host to what the records and the live containers need."""
+        """Bring the host to what the records and the live containers need; SandboxFailed, NftError."""
+        try:
+            self._prepare_host(live)
+        except OSError as error:
+            raise SandboxFailed("the host", error) from error
+        self.install()
+
+    def _prepare_host(self, live: Live) -> None:
         self.registry.load(self._foreign())
         if self.settings.ip_forward:
             sandbox.write_sysctl("net/ipv4/ip_forward", "1")
@@ -71,7 +78,6 @@ class Core:
         for container_id, (pid, joined, bindings) in live.items():
             self._adopt(container_id, pid, joined, bindings)
         self._remove_strays()
-        self.install()
 
     def _know(self, record: NetworkRecord) -> None:
         if not record.default:
@@ -96,6 +102,10 @@ class Core:
     def install(self) -> None:
         """Put the whole rule set in place, whatever is there."""
         self._filter.install()
+
+    def look_around(self) -> None:
+        """Adapt to a change of somebody else's firewall."""
+        self._filter.look_around()
 
     def _all_elements(self) -> list[rules.Element]:
         elements: list[rules.Element] = []

@@ -20,14 +20,20 @@ class Filter:
         self._everything = everything
         self._nft = Nft() if settings.packet_filter else None
         self._coexistence = Coexistence(settings.table)
+        self._mark = False
 
     def install(self) -> None:
         """Put the whole rule set in place, whatever is there."""
         if self._nft is None:
             return
-        mark = self._coexistence.apply(self._nft)
+        self._mark = mark = self._coexistence.apply(self._nft)
         proxied = self._settings.userland_proxy
         self._nft.run(rules.install(self._settings.table, self._everything(), mark=mark, proxied=proxied))
+
+    def look_around(self) -> None:
+        """Others changed their chains: see whether they drop now what they let through before, or the reverse."""
+        if self._nft is not None and self._coexistence.apply(self._nft) != self._mark:
+            self.install()
 
     def add(self, elements: Iterable[Element]) -> None:
         """Add elements; NftError."""

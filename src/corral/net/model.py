@@ -235,7 +235,7 @@ class PortsFailed(errors.System):
 
 
 class SandboxFailed(errors.System):
-    """The kernel refused a step of the set-up."""
+    """The kernel refused a step of the set-up of `what`: a container, a network or the host."""
 
     def __init__(self, what: str, error: OSError) -> None:
         about = f" ({error.filename})" if error.filename else ""

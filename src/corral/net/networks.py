@@ -68,6 +68,7 @@ class Networks:
         self._watch: Watch | None = None
         self._heal: asyncio.TimerHandle | None = None
         self._healing: asyncio.Task[None] | None = None
+        self._damaged = False
 
     @property
     def core(self) -> Core:
@@ -174,15 +175,18 @@ class Networks:
     def _filter_changed(self) -> None:
         """Someone did something to the packet filter: put ours back soon; a firewall's reload is many steps."""
         assert self._watch is not None
-        if self._watch.changed() and self._heal is None:
+        ours, shared = self._watch.changed()
+        self._damaged = self._damaged or ours
+        if (ours or shared) and self._heal is None:
             self._heal = asyncio.get_running_loop().call_later(_HEAL_AFTER_S, self._start_heal)
 
     def _start_heal(self) -> None:
         self._heal = None
+        repair, self._damaged = self.core.install if self._damaged else self.core.look_around, False
 
         async def heal() -> None:
             try:
-                await self._do(self.core.install)
+                await self._do(repair)
             except CorralError as error:
                 _log.error("cannot restore the packet filter: %s", error)
 
