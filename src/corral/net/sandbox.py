@@ -22,20 +22,23 @@ class LostThread(BaseException):
 
 
 def write_sysctl(key: str, value: str) -> None:
-    """Set a sysctl of the thread's network namespace, unless it has that value; OSError when it cannot be had."""
+    """Set a sysctl of the thread's network namespace; OSError when it cannot be had."""
     path = "/proc/sys/" + key
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        present = os.read(fd, 64).strip().decode()
-    finally:
-        os.close(fd)
-    if present == value:
-        return  # also spares the write where /proc/sys is mounted read-only but already right
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES) and _sysctl(path) == value:
+            return  # /proc/sys is read-only, but right
+        raise
     try:
         os.write(fd, value.encode())
     finally:
         os.close(fd)
+
+
+def _sysctl(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
 
 
 def enable_ipv6_forwarding() -> None:
@@ -131,6 +134,7 @@ class Host:
                 peer_netns=namespace_fd,
             )
         ]
+        messages.append(netlink.port_up(plan.host))
         if plan.hairpin:
             messages.append(netlink.hairpin(plan.host))
         try:
