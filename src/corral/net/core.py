@@ -33,7 +33,7 @@ from corral.net.model import (
     PredefinedNetwork,
     SandboxFailed,
 )
-from corral.net.nft import NftError
+from corral.net.nft import Nft, NftError
 from corral.net.ports import Target
 from corral.net.publish import HeldPort, PortTaken, Publisher
 from corral.net.registry import Registry
@@ -47,13 +47,13 @@ Live = Mapping[str, tuple[int, tuple[Endpoint, ...], tuple[PortBinding, ...]]]
 class Core:
     """The state and every operation on it; used by one thread, in whose network namespace it works."""
 
-    def __init__(self, db: Database, settings: NetworkSettings) -> None:
+    def __init__(self, db: Database, settings: NetworkSettings, nft: Nft | None) -> None:
         self.settings = settings
         self.registry = Registry(db, settings)
         self.attached: dict[str, Attached] = {}
         self.directory = Directory()
         self._host = sandbox.Host()
-        self._filter = Filter(settings, self._all_elements)
+        self._filter = Filter(settings, nft, self._all_elements)
         self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
         self._dying: list[str] = []
 
@@ -96,7 +96,6 @@ class Core:
             for record in self.registry.all():
                 if record.bridge:
                     self._host.delete_link(record.bridge)
-        self._filter.close()
         self._host.close()
 
     def install(self) -> None:

@@ -12,13 +12,13 @@ from corral.net.rules import Element
 
 
 class Filter:
-    """Applies elements; does nothing where the settings leave the packet filter alone.  Used by one thread."""
+    """Applies elements; does nothing without a library context.  Used by one thread."""
 
-    def __init__(self, settings: NetworkSettings, everything: Callable[[], Iterable[Element]]) -> None:
-        """`everything` tells which elements there should be, whenever the whole has to be put in place."""
+    def __init__(self, settings: NetworkSettings, nft: Nft | None, everything: Callable[[], Iterable[Element]]) -> None:
+        """`nft` is None to do nothing; `everything` tells which elements there should be altogether."""
         self._settings = settings
         self._everything = everything
-        self._nft = Nft() if settings.packet_filter else None
+        self._nft = nft
         self._coexistence = Coexistence(settings.table)
         self._mark = False
 
@@ -54,11 +54,6 @@ class Filter:
         if self._nft is not None:
             self._coexistence.withdraw()
             self._nft.run(rules.remove(self._settings.table))
-
-    def close(self) -> None:
-        """Close the library's context."""
-        if self._nft is not None:
-            self._nft.close()
 
     def _run(self, commands: str) -> None:
         if self._nft is None or not commands:

@@ -28,6 +28,7 @@ from corral.net.model import (
     NetworkView,
     PortBinding,
 )
+from corral.net.nft import Nft
 from corral.net.proxy import Proxy
 from corral.net.publish import HeldPort
 from corral.net.watch import Watch
@@ -57,9 +58,11 @@ class Networks:
     """All networks of one daemon.  `open` first; every method may raise the errors of `corral.net.model`."""
 
     def __init__(self, db: Database, settings: NetworkSettings) -> None:
+        """Make it early, while few descriptors are open (see `Nft`); NftMissing."""
         self._db = db
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
+        self._nft = Nft() if settings.packet_filter else None
         self._core: Core | None = None
         self._proxy: Proxy | None = None
         self._dns: Dns | None = None
@@ -86,7 +89,7 @@ class Networks:
 
         `live` maps container ids to (pid, endpoints, published ports as `Attachment.ports` had them).
         """
-        self._core = await self._do(functools.partial(Core, self._db, self._settings))
+        self._core = await self._do(functools.partial(Core, self._db, self._settings, self._nft))
         if self._settings.packet_filter:
             self._watch = Watch(self._settings.table)
         await self._do(functools.partial(self.core.open, live))
@@ -117,6 +120,9 @@ class Networks:
             await self._do(functools.partial(self._core.close, keep=keep))
         self._core = None
         self._thread.shutdown()
+        if self._nft is not None:
+            self._nft.close()
+            self._nft = None
 
     async def attach(
         self,
