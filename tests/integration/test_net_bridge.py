@@ -197,6 +197,22 @@ async def test_the_settings_of_the_default_bridge(tmp_path: Path) -> None:
 
 
 @on_new_host
+async def test_an_administrators_bridge_is_used_as_it_is(tmp_path: Path) -> None:
+    sh("ip link add own0 type bridge")
+    sh("ip addr add 10.7.0.1/24 dev own0")
+    for _ in range(2):
+        async with networks(tmp_path, NetworkSettings(bridge="own0")) as net:
+            with spaces(1) as (one,):
+                (endpoint,) = (await net.attach("a" * 64, one.pid, BRIDGE, (), hostname="h", name="one")).endpoints
+                assert (endpoint.ipv4, endpoint.gateway) == ("10.7.0.2", "10.7.0.1")
+                await net.detach("a" * 64)
+            assert len(sh("ip -4 -o addr show own0").splitlines()) == 1
+            with open("/proc/sys/net/ipv6/conf/own0/accept_ra") as file:
+                assert file.read() == "0\n"
+    assert link_names() == {"lo", "own0"}
+
+
+@on_new_host
 async def test_outbound_traffic_has_the_hosts_address(tmp_path: Path) -> None:
     async with networks(tmp_path) as net:
         with spaces(2) as (one, machine):

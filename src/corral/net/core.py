@@ -68,7 +68,7 @@ class Core:
         self.install()
 
     def _prepare_host(self, live: Live) -> None:
-        self.registry.load(self._foreign())
+        self.registry.load(self._foreign(), self._host.bridge_address(self.settings.bridge))
         if self.settings.ip_forward:
             sandbox.write_sysctl("net/ipv4/ip_forward", "1")
         for record in self.registry.all():
@@ -94,7 +94,7 @@ class Core:
             self.sweep()
             self._filter.withdraw()
             for record in self.registry.all():
-                if record.bridge:
+                if record.bridge and not record.foreign_bridge:
                     self._host.delete_link(record.bridge)
         self._host.close()
 

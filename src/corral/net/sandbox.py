@@ -92,11 +92,21 @@ class Host:
         self._masters[name] = found.index
         # Host processes that talk to 127.0.0.1:port are sent through the bridge; `rules` guards the other direction.
         write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+            # A container must not become the host's router (CVE-2020-13401); `rules` drops its announcements, too.
+            write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
         if any(address.version == 6 for address in addresses):
             write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
         present = {address for index, address in self.netlink.addresses() if index == found.index}
         wanted = [netlink.address_add(found.index, address) for address in addresses if address not in present]
         self.netlink.execute([*wanted, netlink.link_up(found.index)])
+
+    def bridge_address(self, name: str) -> str:
+        """The IPv4 address with its prefix of an interface that is there, or ""."""
+        found = self.netlink.find_link(name)
+        if found is None:
+            return ""
+        return next((str(a) for index, a in self.netlink.addresses() if index == found.index and a.version == 4), "")
 
     def delete_link(self, name: str) -> None:
         """Delete an interface; fine when it is gone."""
