@@ -162,6 +162,57 @@ async def test_udp_both_ways(tmp_path: Path) -> None:
 
 
 @on_new_host
+async def test_a_udp_client_that_never_pauses_finds_the_new_container(tmp_path: Path) -> None:
+    async with networks(tmp_path) as net:
+        loop = asyncio.get_running_loop()
+        with spaces(3) as (old, new, machine):
+            outside(machine)
+            with machine.socket(socket.SOCK_DGRAM) as client:
+                client.bind(("10.9.0.2", 4000))
+                for number, space in enumerate((old, new)):
+                    port = [PortBinding("udp", 53, "", 5353)]
+                    await net.attach(f"{number}" * 64, space.pid, BRIDGE, port, hostname="h", name="dns")
+                    with space.socket(socket.SOCK_DGRAM) as server:
+                        server.bind(("0.0.0.0", 53))
+                        await loop.sock_sendto(client, b"ping", ("10.9.0.1", 5353))
+                        async with asyncio.timeout(3):
+                            assert (await loop.sock_recvfrom(server, 100))[1][0] == "10.9.0.2"
+                    await net.detach(f"{number}" * 64)
+                    await loop.sock_sendto(client, b"ping", ("10.9.0.1", 5353))  # a flow to the host itself begins
+
+
+@on_new_host
+async def test_the_settings_of_the_default_bridge(tmp_path: Path) -> None:
+    settings = NetworkSettings(
+        bridge="own0", bip="10.8.0.1/24", fixed_cidr="10.8.0.128/25", default_gateway="10.8.0.9", mtu=1400
+    )
+    async with networks(tmp_path, settings) as net:
+        with spaces(1) as (one,):
+            (endpoint,) = (await net.attach("a" * 64, one.pid, BRIDGE, (), hostname="h", name="one")).endpoints
+            assert endpoint.ipv4 == "10.8.0.128"
+            assert endpoint.gateway == "10.8.0.9"
+            assert "10.8.0.1/24" in sh("ip addr show own0")
+            assert json.loads(one.sh("ip -j link show eth0"))[0]["mtu"] == 1400
+            await net.detach("a" * 64)
+
+
+@on_new_host
+async def test_an_administrators_bridge_is_used_as_it_is(tmp_path: Path) -> None:
+    sh("ip link add own0 type bridge")
+    sh("ip addr add 10.7.0.1/24 dev own0")
+    for _ in range(2):
+        async with networks(tmp_path, NetworkSettings(bridge="own0")) as net:
+            with spaces(1) as (one,):
+                (endpoint,) = (await net.attach("a" * 64, one.pid, BRIDGE, (), hostname="h", name="one")).endpoints
+                assert (endpoint.ipv4, endpoint.gateway) == ("10.7.0.2", "10.7.0.1")
+                await net.detach("a" * 64)
+            assert len(sh("ip -4 -o addr show own0").splitlines()) == 1
+            with open("/proc/sys/net/ipv6/conf/own0/accept_ra") as file:
+                assert file.read() == "0\n"
+    assert link_names() == {"lo", "own0"}
+
+
+@on_new_host
 async def test_outbound_traffic_has_the_hosts_address(tmp_path: Path) -> None:
     async with networks(tmp_path) as net:
         with spaces(2) as (one, machine):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import re
+import resource
 import socket
 import struct
 from pathlib import Path
@@ -16,6 +19,7 @@ from corral.net import dnswire
 from corral.net.ipam import AddressInUse, AddressOutsidePool, PoolOverlaps
 from corral.net.model import NetworkInUse, NetworkNameTaken, NoSuchNetwork, PoolRecord, PredefinedNetwork
 from corral.net.networks import EndpointRequest, Networks, NetworkSettings, NetworkSpec, PortBinding
+from corral.net.nft import Nft, NftMissing
 from corral.store.db import Database
 from tests.integration.test_net_bridge import BRIDGE, link_names, networks, outside
 from tests.support.netns import Space, ask, needs_root, on_new_host, refused, serve_peer_address, sh, spaces
@@ -266,6 +270,27 @@ async def test_networks_outlive_the_daemon(tmp_path: Path) -> None:
         await second.close(keep=False)
     db.close()
     assert link_names() == {"lo"}
+
+
+@on_new_host
+async def test_more_descriptors_than_select_can_count(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2000:
+        pytest.skip("the limit of open files here is below 2,000")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    try:
+        async with networks(tmp_path) as net:
+            await net.create(NetworkSpec("app"))
+            with contextlib.ExitStack() as many, spaces(1) as (a,):
+                for _ in range(1100):
+                    many.callback(os.close, os.dup(0))
+                await join(net, a, "alpha", EndpointRequest("app"), ports=(PortBinding("tcp", 80, "", 8080),))
+                assert await query(a, "alpha") == (dnswire.NOERROR, ["172.18.0.2"])
+                with pytest.raises(NftMissing):
+                    Nft()
+                await net.detach("a" * 64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @on_new_host

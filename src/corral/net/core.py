@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface, ip_network
 
-from corral.net import dns, drivers, endpoints, ipam, plan, ports, rules, sandbox
+from corral.net import conntrack, dns, drivers, endpoints, ipam, plan, ports, rules, sandbox
 from corral.net.attached import Attached, close_names, host_servers, open_namespace
-from corral.net.coexist import Coexistence
 from corral.net.directory import Directory
+from corral.net.filter import Filter
 from corral.net.model import (
     Attachment,
     Endpoint,
@@ -47,23 +47,28 @@ Live = Mapping[str, tuple[int, tuple[Endpoint, ...], tuple[PortBinding, ...]]]
 class Core:
     """The state and every operation on it; used by one thread, in whose network namespace it works."""
 
-    def __init__(self, db: Database, settings: NetworkSettings) -> None:
+    def __init__(self, db: Database, settings: NetworkSettings, nft: Nft | None) -> None:
         self.settings = settings
         self.registry = Registry(db, settings)
         self.attached: dict[str, Attached] = {}
         self.directory = Directory()
         self._host = sandbox.Host()
-        self._nft = Nft() if settings.packet_filter else None
+        self._filter = Filter(settings, nft, self._all_elements)
         self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
-        self._coexistence = Coexistence(settings.table)
-        self._mark = False
         self._dying: list[str] = []
 
     # -- life of the daemon ------------------------------------------------------------------------------------
 
     def open(self, live: Live) -> None:
-        """Bring the host to what the records and the live containers need."""
-        self.registry.load(self._foreign())
+        """Bring the host to what the records and the live containers need; SandboxFailed, NftError."""
+        try:
+            self._prepare_host(live)
+        except OSError as error:
+            raise SandboxFailed("the host", error) from error
+        self.install()
+
+    def _prepare_host(self, live: Live) -> None:
+        self.registry.load(self._foreign(), self._host.bridge_address(self.settings.bridge))
         if self.settings.ip_forward:
             sandbox.write_sysctl("net/ipv4/ip_forward", "1")
         for record in self.registry.all():
@@ -73,7 +78,6 @@ class Core:
         for container_id, (pid, joined, bindings) in live.items():
             self._adopt(container_id, pid, joined, bindings)
         self._remove_strays()
-        self.install()
 
     def _know(self, record: NetworkRecord) -> None:
         if not record.default:
@@ -88,30 +92,28 @@ class Core:
             for attached in self.attached.values():
                 self._dying += [plan.host_link(endpoint.endpoint_id) for endpoint in attached.endpoints]
             self.sweep()
-            if self._nft is not None:
-                self._coexistence.withdraw()
-                self._nft.run(rules.remove(self.settings.table))
+            self._filter.withdraw()
             for record in self.registry.all():
-                if record.bridge:
+                if record.bridge and not record.foreign_bridge:
                     self._host.delete_link(record.bridge)
-        if self._nft is not None:
-            self._nft.close()
         self._host.close()
 
     def install(self) -> None:
         """Put the whole rule set in place, whatever is there."""
-        if self._nft is None:
-            return
-        self._mark = self._coexistence.apply(self._nft)
+        self._filter.install()
+
+    def look_around(self) -> None:
+        """Adapt to a change of somebody else's firewall."""
+        self._filter.look_around()
+
+    def _all_elements(self) -> list[rules.Element]:
         elements: list[rules.Element] = []
         for record in self.registry.all():
             if record.bridge:
                 elements += rules.of_network(record)
         for attached in self.attached.values():
             elements += self._elements(attached)
-        self._nft.run(
-            rules.install(self.settings.table, elements, mark=self._mark, proxied=self.settings.userland_proxy)
-        )
+        return elements
 
     def _adopt(
         self, container_id: str, pid: int, joined: tuple[Endpoint, ...], bindings: tuple[PortBinding, ...]
@@ -183,8 +185,8 @@ class Core:
                 self._ensure_bridge(record)
             except OSError as error:
                 raise SandboxFailed(f"network {record.name}", error) from error
-            self._change("add", rules.of_network(record))
-            undo.callback(self._change, "delete", rules.of_network(record))
+            self._filter.add(rules.of_network(record))
+            undo.callback(self._filter.delete, rules.of_network(record))
             self.registry.add(record)
             self._know(record)
             undo.pop_all()
@@ -201,7 +203,7 @@ class Core:
             raise NetworkInUse(record, named)
         self.registry.forget(record)
         self.directory.remove_network(record.id, record.name)
-        self._change("delete", rules.of_network(record))
+        self._filter.delete(rules.of_network(record))
         self._host.delete_link(record.bridge)
         return record
 
@@ -247,7 +249,8 @@ class Core:
             self._link_all(attached, namespace_fd, undo)
             self._serve_names(attached, namespace_fd)
             undo.callback(close_names, attached)
-            self._change("add", self._elements(attached))
+            self._filter.add(self._elements(attached))
+            self._forget_flows(attached, ports_only=True)
             self.attached[container_id] = attached
             for endpoint in attached.endpoints:
                 self.directory.add(endpoint)
@@ -259,7 +262,8 @@ class Core:
         attached = self.attached.pop(container_id, None)
         if attached is None:
             return None
-        self._change("delete", self._elements(attached))
+        self._filter.delete(self._elements(attached))
+        self._forget_flows(attached, ports_only=False)
         for endpoint in attached.endpoints:
             self.directory.remove(endpoint)
             self.registry.release(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
@@ -346,7 +350,7 @@ class Core:
 
     def _change_endpoints(self, attached: Attached, wanted: tuple[Endpoint, ...]) -> list[HeldPort]:
         """Move a container's rules and published ports to another set of endpoints; ports it no longer has."""
-        before = dict.fromkeys(self._elements(attached))
+        before = self._elements(attached)
         old_endpoints, old_held = attached.endpoints, attached.held
         attached.endpoints = wanted
         target = self._target(wanted)
@@ -356,12 +360,8 @@ class Core:
             attached.held = [replace(port, target=target) for port in old_held]
         else:
             attached.held = self._publish(attached, attached.bindings)
-        after = dict.fromkeys(self._elements(attached))
-        # One transaction: no moment in which a port leads nowhere.
-        text = rules.change("delete", self.settings.table, [e for e in before if e not in after])
-        text += rules.change("add", self.settings.table, [e for e in after if e not in before])
         try:
-            self._run(text)
+            self._filter.replace(before, self._elements(attached))
         except NftError:
             if not old_held:
                 self.publisher.release(attached.held)
@@ -466,6 +466,20 @@ class Core:
         gateway = self._gateway_endpoint(endpoints)
         return Target(gateway.ipv4, gateway.ipv6) if gateway else Target("", "")
 
+    def _forget_flows(self, attached: Attached, *, ports_only: bool) -> None:
+        """UDP flows that began before a port was published, or that still lead to a container that goes."""
+        host_ports = {port.binding.host_port for port in attached.held if port.binding.proto == "udp"}
+        if not host_ports:
+            return
+        gone = () if ports_only else [a for e in attached.endpoints for a in (e.ipv4, e.ipv6) if a]
+        flows = conntrack.Flows()
+        try:
+            flows.forget_udp(host_ports=host_ports, containers=gone)
+        except OSError as error:
+            _log.warning("cannot forget UDP flows: %s", error)  # clients that never pause keep their old way
+        finally:
+            flows.close()
+
     def _shown(self, attached: Attached) -> tuple[PortBinding, ...]:
         return ports.expand((port.binding for port in attached.held), ipv6=self.publisher.ipv6)
 
@@ -483,20 +497,3 @@ class Core:
                 modes=modes,
             )
         return found
-
-    def _change(self, verb: str, elements: Sequence[rules.Element]) -> None:
-        """Add or delete elements."""
-        self._run(rules.change(verb, self.settings.table, elements))
-
-    def _run(self, commands: str) -> None:
-        if self._nft is None or not commands:
-            return
-        try:
-            self._nft.run(commands)
-        except NftError:
-            # Somebody flushed the packet filter a moment ago and `watch` has not told yet: put everything back, and
-            # if what we wanted still does not fit, that is the caller's error.  Deleted is deleted either way.
-            self.install()
-            additions = "".join(line + "\n" for line in commands.splitlines() if line.startswith("add "))
-            if additions:
-                self._nft.run(additions)

@@ -17,10 +17,9 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from corral.net import dnswire
+from corral.net import dnswire, redirect
 from corral.net.directory import Directory
 from corral.net.model import Endpoint
-from corral.net.nft import Nft, NftError
 
 _ADDRESS = "127.0.0.11"
 _UPSTREAM_TIMEOUT_S = 4.0
@@ -44,39 +43,19 @@ class Server:
 
 
 def open_sockets() -> Server:
-    """A server in the calling thread's network namespace, whose `lo` is up; OSError, NftError."""
+    """A server in the calling thread's network namespace, whose `lo` is up; OSError."""
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         udp.bind((_ADDRESS, 0))
         tcp.bind((_ADDRESS, 0))
         tcp.listen(64)
-        _redirect(udp.getsockname()[1], tcp.getsockname()[1])
+        redirect.install(_ADDRESS, udp.getsockname()[1], tcp.getsockname()[1])
     except BaseException:
         udp.close()
         tcp.close()
         raise
     return Server(udp, tcp)
-
-
-def _redirect(udp: int, tcp: int) -> None:
-    """Send what goes to port 53 of our address to these ports, in the thread's namespace."""
-    table = "ip engine_dns"
-    rules = f"""create table {table}
-add chain {table} output {{ type nat hook output priority -100; policy accept; }}
-add rule {table} output ip daddr {_ADDRESS} udp dport 53 dnat to {_ADDRESS}:{udp}
-add rule {table} output ip daddr {_ADDRESS} tcp dport 53 dnat to {_ADDRESS}:{tcp}
-"""
-    nft = Nft()
-    try:
-        try:
-            nft.run(rules)
-        except NftError:
-            # A daemon before us left its rules.  Deleting is not the first choice because closing a socket after a
-            # deletion waits for the kernel to be done with it: 12 ms.
-            nft.run(f"delete table {table}\n{rules}")
-    finally:
-        nft.close()
 
 
 class Dns:

@@ -65,11 +65,11 @@ def build(
 def _with_gateways(record: NetworkRecord, endpoint: Endpoint) -> Endpoint:
     if endpoint.ipv4:
         pool = Registry.pool_of(record, endpoint.ipv4)
-        gateway = "" if record.internal else pool.gateway
+        gateway = "" if record.internal else pool.auxiliary.get("DefaultGatewayIPv4", pool.gateway)
         endpoint = replace(endpoint, gateway=gateway, prefix_len=ip_network(pool.subnet).prefixlen)
     if endpoint.ipv6:
         pool = Registry.pool_of(record, endpoint.ipv6)
-        gateway = "" if record.internal else pool.gateway
+        gateway = "" if record.internal else pool.auxiliary.get("DefaultGatewayIPv6", pool.gateway)
         endpoint = replace(endpoint, gateway6=gateway, prefix6=ip_network(pool.subnet).prefixlen)
     return endpoint
 

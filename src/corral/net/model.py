@@ -40,6 +40,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     bridge: str = ""  # the interface; empty for host and none
     default: bool = False  # the default bridge: no names, links instead
+    foreign_bridge: bool = False  # the administrator made the interface: it is not ours to delete
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,7 @@ class PortsFailed(errors.System):
 
 
 class SandboxFailed(errors.System):
-    """The kernel refused a step of the set-up."""
+    """The kernel refused a step of the set-up of `what`: a container, a network or the host."""
 
     def __init__(self, what: str, error: OSError) -> None:
         about = f" ({error.filename})" if error.filename else ""

@@ -29,6 +29,7 @@ IFF_UP = 0x1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_NET_NS_FD, IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 28, 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_MODE = 4, 5, 4
+IFLA_AF_SPEC, IFLA_INET6_ADDR_GEN_MODE = 26, 8
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 3, 0, 253, 1
@@ -98,14 +99,21 @@ def _mac(text: str) -> bytes:
 
 
 def veth(name: str, *, master: int, mtu: int, peer: str, peer_mac: str, peer_netns: int) -> Message:
-    """Create a pair: `name` here, up and enslaved to `master`; `peer` directly in the namespace of fd `peer_netns`."""
+    """Create a pair: `name` here, enslaved to `master`; `peer` directly in the namespace of fd `peer_netns`."""
     peer_body = _IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, peer) + _number(IFLA_MTU, mtu)
     peer_body += _attribute(IFLA_ADDRESS, _mac(peer_mac)) + _number(IFLA_NET_NS_FD, peer_netns)
     data = _attribute(IFLA_INFO_DATA | NLA_F_NESTED, _attribute(VETH_INFO_PEER | NLA_F_NESTED, peer_body))
-    body = _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + _text(IFLA_IFNAME, name) + _number(IFLA_MTU, mtu)
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + _number(IFLA_MTU, mtu)
     body += _number(IFLA_MASTER, master)
     body += _attribute(IFLA_LINKINFO | NLA_F_NESTED, _text(IFLA_INFO_KIND, "veth") + data)
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, name)
+
+
+def port_up(name: str) -> Message:
+    """Bring a bridge port up, without an IPv6 address of its own: nobody speaks to a port."""
+    inet6 = _attribute(socket.AF_INET6 | NLA_F_NESTED, _attribute(IFLA_INET6_ADDR_GEN_MODE, b"\1"))
+    body = _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + _text(IFLA_IFNAME, name)
+    return Message(RTM_NEWLINK, 0, body + _attribute(IFLA_AF_SPEC | NLA_F_NESTED, inet6), name)
 
 
 def hairpin(name: str) -> Message:

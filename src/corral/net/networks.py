@@ -28,6 +28,7 @@ from corral.net.model import (
     NetworkView,
     PortBinding,
 )
+from corral.net.nft import Nft
 from corral.net.proxy import Proxy
 from corral.net.publish import HeldPort
 from corral.net.watch import Watch
@@ -57,9 +58,11 @@ class Networks:
     """All networks of one daemon.  `open` first; every method may raise the errors of `corral.net.model`."""
 
     def __init__(self, db: Database, settings: NetworkSettings) -> None:
+        """Make it early, while few descriptors are open (see `Nft`); NftMissing."""
         self._db = db
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
+        self._nft = Nft() if settings.packet_filter else None
         self._core: Core | None = None
         self._proxy: Proxy | None = None
         self._dns: Dns | None = None
@@ -68,6 +71,7 @@ class Networks:
         self._watch: Watch | None = None
         self._heal: asyncio.TimerHandle | None = None
         self._healing: asyncio.Task[None] | None = None
+        self._damaged = False
 
     @property
     def core(self) -> Core:
@@ -85,7 +89,7 @@ class Networks:
 
         `live` maps container ids to (pid, endpoints, published ports as `Attachment.ports` had them).
         """
-        self._core = await self._do(functools.partial(Core, self._db, self._settings))
+        self._core = await self._do(functools.partial(Core, self._db, self._settings, self._nft))
         if self._settings.packet_filter:
             self._watch = Watch(self._settings.table)
         await self._do(functools.partial(self.core.open, live))
@@ -116,6 +120,9 @@ class Networks:
             await self._do(functools.partial(self._core.close, keep=keep))
         self._core = None
         self._thread.shutdown()
+        if self._nft is not None:
+            self._nft.close()
+            self._nft = None
 
     async def attach(
         self,
@@ -174,15 +181,18 @@ class Networks:
     def _filter_changed(self) -> None:
         """Someone did something to the packet filter: put ours back soon; a firewall's reload is many steps."""
         assert self._watch is not None
-        if self._watch.changed() and self._heal is None:
+        ours, shared = self._watch.changed()
+        self._damaged = self._damaged or ours
+        if (ours or shared) and self._heal is None:
             self._heal = asyncio.get_running_loop().call_later(_HEAL_AFTER_S, self._start_heal)
 
     def _start_heal(self) -> None:
         self._heal = None
+        repair, self._damaged = self.core.install if self._damaged else self.core.look_around, False
 
         async def heal() -> None:
             try:
-                await self._do(self.core.install)
+                await self._do(repair)
             except CorralError as error:
                 _log.error("cannot restore the packet filter: %s", error)
 

@@ -6,8 +6,11 @@ Adding or deleting an element takes about 0.1 ms this way; starting `nft` takes 
 from __future__ import annotations
 
 import ctypes
+import os
 
 from corral import errors
+
+_FD_SETSIZE = 1024  # the library waits with select(2), and the C library aborts a process that passes this limit
 
 
 class NftError(errors.System):
@@ -25,7 +28,10 @@ class NftMissing(errors.Unavailable):
 
 
 class Nft:
-    """A libnftables context in the network namespace of the thread that makes it; used by one thread."""
+    """A libnftables context in the network namespace of the thread that makes it; used by one thread at a time.
+
+    Make it early: its socket must be among the first 1,024 descriptors of the process.
+    """
 
     def __init__(self) -> None:
         try:
@@ -42,9 +48,14 @@ class Nft:
             getter = getattr(library, f"nft_ctx_get_{name}_buffer")
             getter.argtypes = (ctypes.c_void_p,)
             getter.restype = ctypes.c_char_p
+        before = set(os.listdir("/proc/thread-self/fd"))
         self._context = library.nft_ctx_new(0)
         if not self._context:
             raise NftMissing("it gave no context")
+        opened = [int(name) for name in set(os.listdir("/proc/thread-self/fd")) - before]
+        if opened and min(opened) >= _FD_SETSIZE:
+            self.close()
+            raise NftMissing(f"{_FD_SETSIZE} or more descriptors were open before it")
         library.nft_ctx_buffer_output(self._context)
         library.nft_ctx_buffer_error(self._context)
 

@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 16
 _UDP_IDLE_S = 90.0
+_MAX_FLOWS = 1024  # UDP clients of one port; the one that came first makes room
 
 
 @dataclass(slots=True)
@@ -137,6 +138,8 @@ class Proxy:
                 flow.upstream.send(data)
 
     def _begin_flow(self, served: _Served, client: object, asked: list[tuple[int, int, bytes]]) -> _Flow:
+        if len(served.flows) >= _MAX_FLOWS:
+            self._end_flow(served, next(iter(served.flows)))
         upstream = _towards(served.port, socket.SOCK_DGRAM)
         upstream.connect(_address(served.port))
         flow = served.flows[client] = _Flow(upstream, self._loop.time())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import msgspec
@@ -48,16 +49,19 @@ class Registry:
         self._by_name: dict[str, str] = {}
         self._pools: dict[str, list[ipam.Pool]] = {}
 
-    def load(self, foreign: list[drivers.Network]) -> None:
-        """Read the table and make sure that the predefined networks exist."""
+    def load(self, foreign: list[drivers.Network], present: str) -> None:
+        """Read the table and make sure that the predefined networks exist.
+
+        `present` is the address that the default bridge's interface already has, "" when there is none.
+        """
         for (blob,) in self._db.read("SELECT record FROM network"):
             self._keep(msgspec.json.decode(blob, type=NetworkRecord))
         for name, driver in (("host", "host"), ("none", "null")):
             if name not in self._by_name:
                 self._save(NetworkRecord(new_id(), name, driver, now(), ipam_driver="default"))
-        self._ensure_default(foreign)
+        self._ensure_default(foreign, present)
 
-    def _ensure_default(self, foreign: list[drivers.Network]) -> None:
+    def _ensure_default(self, foreign: list[drivers.Network], present: str) -> None:
         """The network `bridge` as the settings want it now; its id stays."""
         settings = self._settings
         old = self._records.get(self._by_name.get("bridge", ""))
@@ -65,6 +69,10 @@ class Registry:
             if old is not None:
                 self.forget(old)
             return
+        known = old is not None and old.bridge == settings.bridge
+        adopted = bool(present) and (old.foreign_bridge if known and old is not None else True)
+        if adopted and not settings.bip:
+            settings = replace(settings, bip=present)  # an administrator's bridge is used as it is
         spec = NetworkSpec(
             "bridge",
             ipv6=settings.ipv6,
@@ -93,6 +101,7 @@ class Registry:
             options=spec.options,
             bridge=settings.bridge,
             default=True,
+            foreign_bridge=adopted,
         )
         if record != old:
             if old is not None:
@@ -236,15 +245,17 @@ def parse_address(text: str, family: int) -> IPv4Address | IPv6Address:
 
 def _default_pools(settings: NetworkSettings) -> tuple[PoolRecord, ...]:
     pools: list[PoolRecord] = []
+    # The bridge has its own address; containers may be sent elsewhere, which Docker writes as an auxiliary address.
+    auxiliary = {"DefaultGatewayIPv4": settings.default_gateway} if settings.default_gateway else {}
     if settings.bip:
         address, _, length = settings.bip.partition("/")
         try:
             subnet = ip_network(f"{address}/{length or 32}", strict=False)
         except ValueError as error:
             raise InvalidNetwork(f"invalid --bip {settings.bip}: {error}") from error
-        pools.append(PoolRecord(str(subnet), settings.fixed_cidr, settings.default_gateway or address))
+        pools.append(PoolRecord(str(subnet), settings.fixed_cidr, address, auxiliary))
     elif settings.fixed_cidr:
-        pools.append(PoolRecord(settings.fixed_cidr, "", settings.default_gateway))
+        pools.append(PoolRecord(settings.fixed_cidr, "", "", auxiliary))
     if settings.ipv6 and settings.fixed_cidr_v6:
         pools.append(PoolRecord(settings.fixed_cidr_v6))
     return tuple(pools)

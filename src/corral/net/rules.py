@@ -12,7 +12,8 @@
 So 10,000 published ports are 10,000 map elements behind the same four rules, and adding one is one element.
 
 `bridge TABLE` keeps a container from sending with an address (IPv4, IPv6, ARP, MAC) that belongs to another
-endpoint or to the bridge; addresses that belong to nobody stay allowed (virtual addresses of keepalived and such).
+endpoint or to the bridge, and from announcing itself as an IPv6 router (CVE-2020-13401); addresses that belong to
+nobody stay allowed (virtual addresses of keepalived and such).
 
 A verdict `accept` ends only our chain: another table may still drop.  Where the host's own forward policy is drop
 the packets that we accept carry `MARK`, for which `coexist` puts one rule into that policy's chain.
@@ -114,6 +115,7 @@ add set bridge {t} owner_mac {{ type ifname . ether_addr; }}
 add set bridge {t} ours {{ type ifname; }}
 add chain bridge {t} spoof {{ type filter hook prerouting priority -300; policy accept; }}
 add rule bridge {t} spoof iifname != @ours return
+add rule bridge {t} spoof icmpv6 type nd-router-advert drop
 add rule bridge {t} spoof iifname . ether saddr != @owner_mac ether saddr @owned_mac drop
 add rule bridge {t} spoof iifname . ip saddr != @owner4 ip saddr @owned4 drop
 add rule bridge {t} spoof iifname . arp saddr ip != @owner4 arp saddr ip @owned4 drop

@@ -22,20 +22,23 @@ class LostThread(BaseException):
 
 
 def write_sysctl(key: str, value: str) -> None:
-    """Set a sysctl of the thread's network namespace, unless it has that value; OSError when it cannot be had."""
+    """Set a sysctl of the thread's network namespace; OSError when it cannot be had."""
     path = "/proc/sys/" + key
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        present = os.read(fd, 64).strip().decode()
-    finally:
-        os.close(fd)
-    if present == value:
-        return  # also spares the write where /proc/sys is mounted read-only but already right
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES) and _sysctl(path) == value:
+            return  # /proc/sys is read-only, but right
+        raise
     try:
         os.write(fd, value.encode())
     finally:
         os.close(fd)
+
+
+def _sysctl(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
 
 
 def enable_ipv6_forwarding() -> None:
@@ -89,11 +92,21 @@ class Host:
         self._masters[name] = found.index
         # Host processes that talk to 127.0.0.1:port are sent through the bridge; `rules` guards the other direction.
         write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+            # A container must not become the host's router (CVE-2020-13401); `rules` drops its announcements, too.
+            write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
         if any(address.version == 6 for address in addresses):
             write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
         present = {address for index, address in self.netlink.addresses() if index == found.index}
         wanted = [netlink.address_add(found.index, address) for address in addresses if address not in present]
         self.netlink.execute([*wanted, netlink.link_up(found.index)])
+
+    def bridge_address(self, name: str) -> str:
+        """The IPv4 address with its prefix of an interface that is there, or ""."""
+        found = self.netlink.find_link(name)
+        if found is None:
+            return ""
+        return next((str(a) for index, a in self.netlink.addresses() if index == found.index and a.version == 4), "")
 
     def delete_link(self, name: str) -> None:
         """Delete an interface; fine when it is gone."""
@@ -131,6 +144,7 @@ class Host:
                 peer_netns=namespace_fd,
             )
         ]
+        messages.append(netlink.port_up(plan.host))
         if plan.hairpin:
             messages.append(netlink.hairpin(plan.host))
         try:

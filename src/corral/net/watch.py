@@ -15,12 +15,13 @@ _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEWGEN = 15
 _DELETIONS = frozenset((2, 5, 8, 11, 14))  # NFT_MSG_DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM
 _NEWCHAIN, _NEWRULE = 3, 6  # NEWCHAIN is also a changed policy
+_DELCHAIN, _DELRULE = 5, 8
 _NFTA_TABLE = 1  # the table's name is attribute 1 in every message
 _NFTA_GEN_PROC_PID = 2
 
 
 class Watch:
-    """A socket that becomes readable on changes; `changed` says whether one of them concerns us."""
+    """A socket that becomes readable on changes; `changed` says which of them concern us."""
 
     def __init__(self, table: str) -> None:
         """In the network namespace of the calling thread; `table` is the name of our tables."""
@@ -49,9 +50,10 @@ class Watch:
             if ours:
                 self._own.add(thread)
 
-    def changed(self) -> bool:
-        """Read what is there; whether another than us removed something of ours or changed the host's own filter."""
-        return any((ours or shared) and thread not in self._own for thread, ours, shared in self._read())
+    def changed(self) -> tuple[bool, bool]:
+        """Read what is there: whether another than us touched our tables, and whether chains of others changed."""
+        foreign = [(ours, shared) for thread, ours, shared in self._read() if thread not in self._own]
+        return any(ours for ours, _ in foreign), any(shared for _, shared in foreign)
 
     def _read(self) -> list[tuple[int, bool, bool]]:
         """(thread, whether it touched our tables, whether it touched a chain of another) of each transaction."""
@@ -75,7 +77,7 @@ class Watch:
         mine = _attributes(body).get(_NFTA_TABLE, b"").rstrip(b"\0") == self._table
         if mine and (kind in _DELETIONS or kind in (_NEWCHAIN, _NEWRULE)):
             self._ours = True
-        elif not mine and kind in (_NEWCHAIN, 5, 8):
+        elif not mine and kind in (_NEWCHAIN, _DELCHAIN, _DELRULE):
             self._shared = True
 
 

@@ -1,0 +1,120 @@
+"""Forget UDP flows whose way has changed.
+
+The kernel looks a flow's destination up once.  A client that keeps sending would go on reaching the container that
+had the port before, or the host itself, for as long as it does not pause; TCP notices by itself, UDP does not.
+Formats: the kernel's `nfnetlink_conntrack.h`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Collection, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+_NETLINK_NETFILTER = 12
+_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK; IPCTNL_MSG_CT_GET and _DELETE
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_ERROR, _DONE = 2, 3
+_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_FILTER = 1, 2, 12, 25
+_CTA_TUPLE_IP, _CTA_TUPLE_PROTO, _CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 2, 1, 3
+_CTA_IP_SRC = {4: 1, 6: 3}
+_CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_F_PROTO_NUM = 1, 1 << 3
+_NESTED = 0x8000
+_UDP = socket.IPPROTO_UDP
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", len(value) + 4, kind) + value + b"\0" * (-len(value) % 4)
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+class Flows:
+    """The table of flows of the namespace of the thread that opens it."""
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+        self._socket.bind((0, 0))
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+    def forget_udp(self, *, host_ports: Collection[int] = (), containers: Collection[str] = ()) -> int:
+        """Drop the UDP flows towards these ports of the host, and those answered by these addresses; how many."""
+        addresses = {ip_address(text) for text in containers}
+        dropped = 0
+        for family in (socket.AF_INET, socket.AF_INET6):
+            doomed = [
+                (original, number)
+                for original, number, port, answering in self._udp(family)
+                if port in host_ports or answering in addresses
+            ]
+            for original, number in doomed:
+                dropped += self._delete(family, original, number)
+        return dropped
+
+    def _udp(self, family: int) -> Iterator[tuple[bytes, bytes, int, IPv4Address | IPv6Address]]:
+        """(original tuple, id, original destination port, who answers) of each UDP flow."""
+        protocol = _attribute(_CTA_TUPLE_PROTO | _NESTED, _attribute(_CTA_PROTO_NUM, bytes((_UDP,))))
+        flags = _attribute(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _CTA_FILTER_F_PROTO_NUM))
+        # The kernel picks UDP (from 5.8 on; before, everything comes and is looked through here).
+        body = _attribute(_CTA_TUPLE_ORIG | _NESTED, protocol) + _attribute(_CTA_FILTER | _NESTED, flags)
+        self._send(_GET, _DUMP, family, body)
+        version = 4 if family == socket.AF_INET else 6
+        for message in self._messages():
+            values = _attributes(message)
+            original, reply = values.get(_CTA_TUPLE_ORIG, b""), values.get(_CTA_TUPLE_REPLY, b"")
+            sent, answered = _attributes(original), _attributes(reply)
+            protocol_values = _attributes(sent.get(_CTA_TUPLE_PROTO, b""))
+            source = _attributes(answered.get(_CTA_TUPLE_IP, b"")).get(_CTA_IP_SRC[version])
+            if protocol_values.get(_CTA_PROTO_NUM) != bytes((_UDP,)) or source is None:
+                continue
+            port = int.from_bytes(protocol_values.get(_CTA_PROTO_DST_PORT, b""), "big")
+            yield original, values.get(_CTA_ID, b""), port, ip_address(source)
+
+    def _delete(self, family: int, original: bytes, number: bytes) -> int:
+        body = _attribute(_CTA_TUPLE_ORIG | _NESTED, original)
+        if number:
+            body += _attribute(_CTA_ID, number)  # not a newer flow of the same addresses
+        self._send(_DELETE, _ACK, family, body)
+        try:
+            for _ in self._messages():
+                continue
+        except FileNotFoundError:
+            return 0  # it ended by itself
+        return 1
+
+    def _send(self, kind: int, flags: int, family: int, body: bytes) -> None:
+        payload = struct.pack("!BBH", family, 0, 0) + body
+        self._socket.send(struct.pack("=IHHII", 16 + len(payload), kind, flags | _REQUEST, 1, 0) + payload)
+
+    def _messages(self) -> Iterator[bytes]:
+        """Bodies up to the end or the acknowledgement; OSError."""
+        while True:
+            data = self._socket.recv(1 << 17)
+            offset = 0
+            while offset + 16 <= len(data):
+                length, kind = struct.unpack_from("=IH", data, offset)
+                if kind == _DONE:
+                    return
+                if kind == _ERROR:
+                    number = -struct.unpack_from("=i", data, offset + 16)[0]
+                    if number:
+                        raise OSError(number, os.strerror(number), "connection tracking")
+                    return
+                yield data[offset + 20 : offset + length]
+                offset += (length + 3) & ~3
