@@ -148,6 +148,14 @@ def document(request: dict[str, Any], control: Control) -> dict[str, Any]:
     return {"type": kind, "data": data.decode("latin-1"), "session": registry.session}
 
 
+def diff(request: dict[str, Any], control: Control) -> dict[str, Any]:
+    """The changes in `upper` as a gzip layer in the file `blob`, unpacked into `layer` in the same pass."""
+    from corral.image.diff import pack_diff
+
+    result = layers.write_layer(pack_diff(request["upper"]), request["blob"], request["layer"])
+    return result.fields()
+
+
 _registries: dict[str, Any] = {}
 
 
@@ -179,6 +187,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], Control], dict[str, Any]]] = {
     "unpack": unpack,
     "fetch": fetch,
     "document": document,
+    "diff": diff,
 }
 
 
