@@ -498,7 +498,7 @@ def test_wrong_bytes_are_never_visible(store: Store, small: list[bytes]) -> None
 def test_garbage_from_a_registry(store: Store) -> None:
     bodies = [b"", b"<html>", b"{}", b"[" * 10_000, b'{"schemaVersion":1}', b" " * (5 << 20)]
     for body in bodies:
-        answer = (200, {}, body, len(body))
+        answer: Answer = (200, {}, body, len(body))
         with hostile(lambda _, answer=answer: answer) as server, pytest.raises(CorralError):  # type: ignore[misc]
             store.pull(f"{server.address}/x", "1")
     assert store.images.list() == []
@@ -547,6 +547,31 @@ def test_a_token_server(store: Store, small: list[bytes]) -> None:
 
 def test_denied_without_credentials(store: Store) -> None:
     words = "pull access denied for .*, repository does not exist or may require 'docker login'"
-    with hostile(lambda r: (200 if r.path == "/v2/" else 401, {}, b"{}", 2)) as server:
-        with pytest.raises(NotFound, match=words):
-            store.pull(f"{server.address}/x", "1")
+    refuse: Callable[[Hostile], Answer] = lambda r: (200 if r.path == "/v2/" else 401, {}, b"{}", 2)  # noqa: E731
+    with hostile(refuse) as server, pytest.raises(NotFound, match=words):
+        store.pull(f"{server.address}/x", "1")
+
+
+def test_push_and_pull_back(store: Store, small: list[bytes], registry: str) -> None:
+    store.load(made.docker_archive([made.busybox_layer(), *small], [f"{registry}/up/a:1", f"{registry}/up/b:1"]))
+    image = store.images.get(f"{registry}/up/a:1")
+
+    async def push(name: str) -> None:
+        await store.images.push(name, progress=store.records.append)
+
+    store.records.clear()
+    asyncio.run(push(f"{registry}/up/a:1"))
+    statuses = [record.get("status") for record in store.records]
+    assert statuses[0] == f"The push refers to repository [{registry}/up/a]"
+    assert statuses.count("Pushed") == 3 and "Pushing" in statuses
+    assert store.records[-1]["aux"]["Digest"] == image.id
+    store.records.clear()
+    asyncio.run(push(f"{registry}/up/b"))
+    assert [record.get("status") for record in store.records].count("Mounted from up/a") == 3
+    inspect = ["skopeo", "inspect", "--tls-verify=false", f"docker://{registry}/up/b:1"]
+    found = json.loads(subprocess.run(inspect, capture_output=True, check=True).stdout)
+    assert found["Digest"] == image.id
+    store.remove(image.id, force=True)
+    assert store.pull(f"{registry}/up/a", "1").id == image.id
+    with pytest.raises(NotFound, match="An image does not exist locally with the tag: nope:latest"):
+        asyncio.run(push("nope:latest"))

@@ -20,8 +20,9 @@ from corral.image.catalog import Catalog
 from corral.image.changes import apply_changes
 from corral.image.crew import Crew
 from corral.image.install import Installer, unpack_blob
-from corral.image.model import Deleted, Image, Untagged
+from corral.image.model import Deleted, Image, NoSuchLocalImage, Untagged
 from corral.image.pull import CONCURRENT, Flights, Puller, Registries
+from corral.image.push import Pusher
 from corral.oci import reference
 from corral.oci.digest import ChainID, Digest, is_hex, parse_digest
 from corral.oci.image import Descriptor, RunConfig
@@ -278,6 +279,35 @@ class Images:
             return []
         parsed = reference.parse(repo)
         return [(parsed.with_tag(tag) if tag else parsed.tagged()).canonical]
+
+    async def push(
+        self, ref: str, tag: str = "", *, auth: dict[str, str] | None = None, progress: Progress = lambda _: None
+    ) -> None:
+        """Push one name, or every tag of a repository when `ref` and `tag` name none.
+
+        Raises NoSuchLocalImage before the first record, and what a registry refuses with.
+        """
+        parsed = reference.parse(ref)
+        parsed = parsed.with_tag(tag) if tag else parsed
+        names = self.catalog.tags_of(parsed)
+        if not names:
+            raise NoSuchLocalImage(parsed.tagged().familiar)
+        images = {name: self.get(name) for name in names}
+        say = relay(progress)
+
+        def work() -> None:
+            with self.leases.hold() as lease, Crew(CONCURRENT) as crew:
+                for image in images.values():
+                    lease.add(*self.catalog.reach(image.id).blobs)
+                say({"status": f"The push refers to repository [{parsed.name}]"})
+                fields = {**self._registry_fields(parsed, auth), "scope": "pull,push"}
+                pusher = Pusher(self.content, self.catalog, crew, fields, parsed, say)
+                for name, image in images.items():
+                    pusher.push(image, reference.parse(name))
+
+        await asyncio.to_thread(work)
+        for name, image in images.items():
+            self._events("push", reference.parse(name).familiar, {"name": parsed.familiar_name, "id": image.id})
 
     def _registry_fields(self, parsed: reference.Reference, auth: dict[str, str] | None) -> dict[str, object]:
         return {
