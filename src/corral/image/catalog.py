@@ -166,6 +166,17 @@ class Catalog:
                 return name
         return None
 
+    def tags_of(self, parsed: reference.Reference) -> list[str]:
+        """The canonical names that a push means: the one given, or all tags of the repository."""
+        if parsed.tag or parsed.digest:
+            return [parsed.canonical] if parsed.canonical in self._names else []
+        found = (reference.parse(name) for name in self._names if not name.startswith("@"))
+        return sorted(held.canonical for held in found if held.name == parsed.name and held.tag)
+
+    def is_complete(self, digest: str) -> bool:
+        """Whether all content below a target is here (of an index, often one platform's is)."""
+        return all(self._content.has(blob) for blob in self.reach(digest).blobs)
+
     def get(self, text: str, platform: Platform | None = None) -> Image:
         """The image that a name, id or unique beginning of an id stands for."""
         return self.image(self.resolve(text)[0], platform, shown=text)

@@ -9,29 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from corral.image import removal
+from corral.image import layers, make, removal, save
 from corral.image.archive import ArchiveLoader, Loaded
 from corral.image.bridge import Progress, relay, with_stream
 from corral.image.catalog import Catalog
+from corral.image.changes import apply_changes
 from corral.image.crew import Crew
 from corral.image.install import Installer, unpack_blob
-from corral.image.layers import Source
-from corral.image.model import Deleted, Image, Untagged
+from corral.image.model import Deleted, Image, NoSuchLocalImage, Untagged
 from corral.image.pull import CONCURRENT, Flights, Puller, Registries
+from corral.image.push import Pusher
 from corral.oci import reference
-from corral.oci.digest import ChainID, Digest, parse_digest
-from corral.oci.image import Descriptor
+from corral.oci.digest import ChainID, Digest, is_hex, parse_digest
+from corral.oci.image import Descriptor, RunConfig
 from corral.oci.platform import machine_platform, parse_platform
 from corral.store.content import Content
 from corral.store.db import Database
 from corral.store.gc import Leases, sweep
 from corral.store.snapshots import Snapshots
 
+_PIECE = 1 << 20
+
+Arrivals: TypeAlias = list[Loaded]
 Names: TypeAlias = list[str]
+History: TypeAlias = list[make.HistoryItem]
 Removed: TypeAlias = list[Untagged | Deleted]
 Events = Callable[[str, str, dict[str, str]], None]
 
@@ -59,13 +64,9 @@ class Images:
                 for chain in torn:
                     self._unpack_again(crew, chain)
             self.snapshots.later()
-        blobs, chains = self.catalog.reach_all()
-        stray = set(self.content.digests()) - blobs
-        sweep(self.content, self.snapshots, self.leases, stray, blobs, chains)
+        self._collect()
 
     def _unpack_again(self, crew: Crew, chain: ChainID) -> None:
-        from corral.image import layers
-
         layer = self.snapshots.layer(chain)
         unpacked, directory = unpack_blob(self.content, self.snapshots, crew, layer.blob)
         parent = ChainID(layer.parent) if layer.parent else None
@@ -136,7 +137,7 @@ class Images:
         wanted = parse_platform(platform, self.platform.architecture) if platform else None
         say = relay((lambda _: None) if quiet else progress)
 
-        def work(source: Source) -> list[Loaded]:
+        def work(source: layers.Source) -> Arrivals:
             with self._arrival() as (crew, installer):
                 found = ArchiveLoader(self.content, self.snapshots, crew, installer, wanted).load(source, say)
                 for loaded in found:
@@ -190,6 +191,124 @@ class Images:
         self._events("pull", parsed.familiar, {"name": parsed.familiar_name})
         return self.catalog.image(descriptor.digest, wanted if platform else None, parsed.familiar)
 
+    async def import_(
+        self, stream: AsyncIterator[bytes], repo: str = "", tag: str = "", *, message: str = "",
+        changes: Sequence[str] = (), platform: str | None = None, progress: Progress = lambda _: None,
+    ) -> Image:  # fmt: skip
+        """Make an image of a root file system's tar (gzip and zstd too); without `repo` it dangles."""
+        names = self._new_names(repo, tag)
+        wanted = parse_platform(platform, self.platform.architecture) if platform else self.platform
+        config = make.import_config(apply_changes(RunConfig(), changes), message, wanted)
+
+        def work(source: layers.Source) -> Descriptor:
+            with self._arrival() as (crew, installer):
+                made = make.import_tar(source, config, self.content, self.snapshots, installer, crew)
+                self.catalog.point(names, made)
+                return made
+
+        descriptor = await with_stream(stream, work)
+        progress({"status": descriptor.digest})
+        self._events("import", descriptor.digest, {"name": descriptor.digest})
+        return self.catalog.image(descriptor.digest)
+
+    async def commit(self, snapshot_key: str, request: make.CommitRequest, repo: str = "", tag: str = "") -> Image:
+        """Make an image of a container's snapshot (the caller pauses the container if it should be)."""
+        names = self._new_names(repo, tag)
+
+        def work() -> Descriptor:
+            with self._arrival() as (crew, installer):
+                made = make.commit_snapshot(snapshot_key, request, self.content, self.snapshots, installer, crew)
+                self.catalog.point(names, made)
+                return made
+
+        descriptor = await asyncio.to_thread(work)
+        return self.catalog.image(descriptor.digest)
+
+    def history(self, ref: str) -> History:
+        """How an image came to be, newest step first."""
+        return make.history(self.get(ref), self.snapshots)
+
+    async def save(self, names: Sequence[str], platform: str | None = None) -> AsyncIterator[bytes]:
+        """The archive of `docker save`; every name is resolved before the first byte."""
+        chosen: dict[str, tuple[Image, list[str]]] = {}
+        for text in names:
+            digest, name = self.catalog.resolve(text)
+            image = self.get(text, platform)
+            held = chosen.setdefault(digest, (image, []))[1]
+            wanted = [name] if name else []
+            if name is None and not is_hex(text.removeprefix("sha256:")):
+                wanted = self.catalog.names_of(digest)
+            held += [found for found in wanted if found not in held]
+        with self.leases.hold() as lease:
+            for digest in chosen:
+                lease.add(*self.catalog.reach(digest).blobs)
+            pieces = save.archive(self.content, self.catalog, list(chosen.values()))
+            while piece := await asyncio.to_thread(_several, pieces):
+                yield piece
+        for digest, (image, _) in chosen.items():
+            self._events("save", digest, {"name": image.repo_tags[0] if image.repo_tags else digest})
+
+    async def prune(self, select: Callable[[Image], bool], in_use: removal.InUse) -> tuple[Removed, int]:
+        """Remove the images that `select` chooses and no container uses; what went, and the bytes freed."""
+        done: Removed = []
+        before = await asyncio.to_thread(self._stored_bytes)
+        for image in self.list():
+            if not select(image) or in_use(image.id):
+                continue
+            done += await self.remove(image.id, force=True)
+        await self.collect()
+        return done, max(0, before - await asyncio.to_thread(self._stored_bytes))
+
+    async def collect(self) -> int:
+        """Drop content and layers that nothing reaches any more (a removed container's, say); the bytes freed."""
+        return await asyncio.to_thread(self._collect)
+
+    def _collect(self) -> int:
+        with self.leases.lock:
+            blobs, chains = self.catalog.reach_all()
+            stray = set(self.content.digests()) - blobs
+            return sweep(self.content, self.snapshots, self.leases, stray, blobs, chains)
+
+    def _stored_bytes(self) -> int:
+        layers_size = sum(layer.size for layer in self.snapshots.layers().values())
+        return layers_size + sum(self.content.size(digest) for digest in self.content.digests())
+
+    @staticmethod
+    def _new_names(repo: str, tag: str) -> Names:
+        if not repo:
+            return []
+        parsed = reference.parse(repo)
+        return [(parsed.with_tag(tag) if tag else parsed.tagged()).canonical]
+
+    async def push(
+        self, ref: str, tag: str = "", *, auth: dict[str, str] | None = None, progress: Progress = lambda _: None
+    ) -> None:
+        """Push one name, or every tag of a repository when `ref` and `tag` name none.
+
+        Raises NoSuchLocalImage before the first record, and what a registry refuses with.
+        """
+        parsed = reference.parse(ref)
+        parsed = parsed.with_tag(tag) if tag else parsed
+        names = self.catalog.tags_of(parsed)
+        if not names:
+            raise NoSuchLocalImage(parsed.tagged().familiar)
+        images = {name: self.get(name) for name in names}
+        say = relay(progress)
+
+        def work() -> None:
+            with self.leases.hold() as lease, Crew(CONCURRENT) as crew:
+                for image in images.values():
+                    lease.add(*self.catalog.reach(image.id).blobs)
+                say({"status": f"The push refers to repository [{parsed.name}]"})
+                fields = {**self._registry_fields(parsed, auth), "scope": "pull,push"}
+                pusher = Pusher(self.content, self.catalog, crew, fields, parsed, say)
+                for name, image in images.items():
+                    pusher.push(image, reference.parse(name))
+
+        await asyncio.to_thread(work)
+        for name, image in images.items():
+            self._events("push", reference.parse(name).familiar, {"name": parsed.familiar_name, "id": image.id})
+
     def _registry_fields(self, parsed: reference.Reference, auth: dict[str, str] | None) -> dict[str, object]:
         return {
             "host": parsed.domain,
@@ -216,3 +335,13 @@ class Images:
     def close(self) -> None:
         """Wait for background work of the snapshots."""
         self.snapshots.close()
+
+
+def _several(pieces: Iterator[bytes]) -> bytes:
+    """About a megabyte of `pieces`, so that a trip to the thread is worth it; b"" at the end."""
+    collected = bytearray()
+    for piece in pieces:
+        collected += piece
+        if len(collected) >= _PIECE:
+            break
+    return bytes(collected)

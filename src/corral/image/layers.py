@@ -6,7 +6,7 @@ Overlay layers are independent directories, so a layer is unpacked before the on
 what lets layers arrive in any order and in parallel.  Three things cannot be decided alone, and are noted in the
 result for `settle`, which runs once the stack is known:
 
-    implied      directories that no member describes take their attributes from the layer below
+    implied      directories that no member describes (the root, too) take their attributes from the layer below
     links        hard links to a file of a lower layer (the file is copied up)
     whiteouts    marks that hide nothing are removed (overlayfs would show them in a directory that it does not merge)
 
@@ -21,7 +21,7 @@ import posixpath
 import shutil
 import stat
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from corral.errors import InvalidParameter
@@ -51,7 +51,7 @@ class CorruptLayer(InvalidParameter):
 class Unpacked:
     """What is known after a layer's bytes went by.  Sizes in bytes; `size` is the unpacked files'."""
 
-    __slots__ = ("blob_size", "diff_id", "digest", "implied", "links", "media", "size", "whiteouts")
+    __slots__ = ("blob_size", "diff_id", "digest", "implied", "links", "media", "root_described", "size", "whiteouts")
 
     def __init__(self) -> None:
         self.digest = ""
@@ -59,6 +59,7 @@ class Unpacked:
         self.diff_id = ""
         self.media = "tar"  # tar, gzip or zstd
         self.size = 0
+        self.root_described = False
         self.implied: list[str] = []
         self.links: list[tuple[str, str]] = []
         self.whiteouts: list[str] = []
@@ -139,6 +140,36 @@ def measure(source: Source, *, limit: int = UNPACKED_MAX_BYTES) -> Unpacked:
     result = Unpacked()
     result.digest, result.blob_size, result.media = compressed.digest, compressed.count, media
     result.diff_id = plain.digest
+    return result
+
+
+def write_layer(pieces: Iterator[bytes], path: str, directory: str) -> Unpacked:
+    """Compress a layer's tar into the file `path`, on disk when this returns, and unpack it into `directory`.
+
+    gzip at its fastest, because every client reads it; no time and no name in its header, so that equal layers are
+    equal blobs.
+    """
+    deflater = zlib.compressobj(1, zlib.DEFLATED, 31)
+    hashed = hashlib.sha256()
+    size = 0
+    with open(path, "wb") as file:
+
+        def write(data: bytes) -> None:
+            nonlocal size
+            hashed.update(data)
+            size += file.write(data)
+
+        def read() -> bytes:
+            data = next(pieces, b"")
+            if data:
+                write(deflater.compress(data))
+            return data
+
+        result = apply(read, directory)
+        write(deflater.flush())
+        file.flush()
+        os.fsync(file.fileno())
+    result.digest, result.blob_size, result.media = "sha256:" + hashed.hexdigest(), size, "gzip"
     return result
 
 
@@ -232,6 +263,7 @@ class LayerUnpacker(tree.Unpacker):
         """What `settle` needs to know."""
         unpacked = Unpacked()
         unpacked.size = self._size
+        unpacked.root_described = self.root_described
         unpacked.implied = sorted(self.implied)
         unpacked.links = self._links
         unpacked.whiteouts = sorted(self._whiteouts)
@@ -296,6 +328,11 @@ class LayerUnpacker(tree.Unpacker):
 
 def settle(unpacked: Unpacked, directory: str, lower: Sequence[str]) -> None:
     """Finish a layer in `directory` now that the layers below it (`lower`, top-most first) are known."""
+    if lower and not unpacked.root_described:
+        root = os.stat(lower[0])
+        os.chown(directory, root.st_uid, root.st_gid)
+        os.chmod(directory, stat.S_IMODE(root.st_mode))
+        os.utime(directory, ns=(root.st_mtime_ns, root.st_mtime_ns))
     for path in unpacked.implied:
         _take_attributes(path, directory, lower)
     for path, target in unpacked.links:

@@ -87,6 +87,13 @@ class NoSuchImage(NotFound):
         super().__init__(f"No such image: {reference}")
 
 
+class NoSuchLocalImage(NotFound):
+    """Nothing of that name can be pushed."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"An image does not exist locally with the tag: {reference}")
+
+
 class NoSuchPlatform(NotFound):
     """The image exists, but not for that platform."""
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from corral.errors import CorralError
+from corral.errors import DataLoss, InvalidParameter
 from corral.image import layers
 from corral.image.crew import Crew, Job
 from corral.image.install import Arrived, Installer
@@ -65,6 +65,17 @@ class Flights:
         """Until nobody fetches this blob."""
         with self._changed:
             self._changed.wait_for(lambda: digest not in self._digests)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A layer that a worker is busy with; `path` is the partial blob's, "" when the blob is in the store already."""
+
+    layer: oci.Descriptor
+    job: Job
+    arrived: Arrived
+    path: str
+    resumed: bool
 
 
 class Puller:
@@ -186,9 +197,9 @@ class Puller:
         """All missing layers; those that another pull is fetching come last, when ours are no longer on the way."""
         arrived: dict[str, Arrived] = {}
         with self._ours(missing) as ours:
-            jobs = [(layer, *self._begin(layer)) for layer in ours]
-            for layer, job, path, directory in jobs:
-                arrived[layer.digest] = self._end(layer, job, path, directory)
+            jobs = [self._begin(layer) for layer in ours]
+            for begun in jobs:
+                arrived[begun.layer.digest] = self._end(begun)
             # Others wait for these blobs: they are committed here, and installed with the rest.
             for layer in ours:
                 self._installer.commit_blob(arrived[layer.digest])
@@ -207,31 +218,31 @@ class Puller:
             for layer in ours:
                 self._flights.end(layer.digest)
 
-    def _begin(self, layer: oci.Descriptor) -> tuple[Job, str, str]:
-        directory = self._snapshots.begin_layer()
-        try:
-            if self._content.has(layer.digest):
-                job = self._crew.submit("unpack", blob=self._content.path(layer.digest), layer=directory, sync=False)
-                return job, "", directory
-            path = os.path.join(self._content.partial, hex_of(layer.digest))
-            job = self._crew.submit(
-                "fetch", registry=self._fields, digest=layer.digest, size=layer.size, blob=path, layer=directory,
-                progress=lambda record: self._received(layer, record["received"]),
-            )  # fmt: skip
-        except BaseException:
-            self._snapshots.abandon_layer(directory)
-            raise
-        return job, path, directory
+    def _begin(self, layer: oci.Descriptor) -> _Begun:
+        arrived = self._installer.arrived(Arrived(layers.Unpacked(), "", self._snapshots.begin_layer()))
+        if self._content.has(layer.digest):
+            path = self._content.path(layer.digest)
+            job = self._crew.submit("unpack", blob=path, layer=arrived.directory, sync=False)
+            return _Begun(layer, job, arrived, "", False)
+        path = os.path.join(self._content.partial, hex_of(layer.digest))
+        resumed = os.path.exists(path)
+        job = self._crew.submit(
+            "fetch", registry=self._fields, digest=layer.digest, size=layer.size, blob=path, layer=arrived.directory,
+            progress=lambda record: self._received(layer, record["received"]),
+        )  # fmt: skip
+        return _Begun(layer, job, arrived, path, resumed)
 
-    def _end(self, layer: oci.Descriptor, job: Job, path: str, directory: str) -> Arrived:
+    def _end(self, begun: _Begun) -> Arrived:
         try:
-            unpacked = layers.Unpacked.of(self._crew.wait(job))
-        except CorralError:
-            self._installer.arrived(Arrived(layers.Unpacked(), "", directory))
+            begun.arrived.unpacked = layers.Unpacked.of(self._crew.wait(begun.job))
+        except (DataLoss, InvalidParameter):
+            # What an earlier try left may have been torn by a power cut; the worker has removed it.
+            if begun.resumed:
+                return self._end(self._begin(begun.layer))
             raise
-        detail = {"current": layer.size, "total": layer.size}
-        self._say(layer, "Extracting", detail)
-        return self._installer.arrived(Arrived(unpacked, path, directory))
+        begun.arrived.path = begun.path
+        self._say(begun.layer, "Extracting", {"current": begun.layer.size, "total": begun.layer.size})
+        return begun.arrived
 
     def _received(self, layer: oci.Descriptor, count: int) -> None:
         self._say(layer, "Downloading", {"current": count, "total": layer.size})

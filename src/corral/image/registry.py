@@ -16,7 +16,7 @@ import socket
 import time
 import urllib.parse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from corral.errors import InvalidParameter, NotFound, System, Unauthorized, Unavailable
 from corral.image import auth
@@ -41,6 +41,17 @@ _ACCEPT = ", ".join(
     )
 )
 _DOCKER_HUB = ("docker.io", "registry-1.docker.io")
+
+
+class _File(Protocol):
+    """A request's body that is read as it is sent."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def seek(self, offset: int, /) -> int: ...
+
+
+Body = bytes | _File | None
 
 
 class RegistryUnreachable(Unavailable):
@@ -234,6 +245,50 @@ class Registry:
             raise RegistryFailed(416, f"{digest} is shorter than announced")
         raise self.failure(answer)
 
+    # --- uploads ---------------------------------------------------------------------------------------------
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the repository has the blob."""
+        answer = self.request("HEAD", self._blob(digest))
+        if answer.status in (401, 403):
+            raise self.failure(answer)
+        return answer.status == 200
+
+    def mount(self, digest: str, origin: str) -> str:
+        """Begin an upload, by asking for a blob of the repository `origin` if that is not "".
+
+        The address to send the bytes to, or "" when the registry has taken the blob from there.
+        """
+        query = urllib.parse.urlencode({"mount": digest, "from": origin}) if origin else ""
+        path = f"/v2/{self.repository}/blobs/uploads/" + (f"?{query}" if query else "")
+        answer = self.request("POST", path, {"Content-Length": "0"})
+        if answer.status == 201:
+            return ""
+        location = answer.headers.get("Location")
+        if answer.status != 202 or not location:
+            raise self.failure(answer)
+        return self._redirect(self._url(path), location)
+
+    def upload(self, location: str, digest: str, size: int, body: _File) -> None:
+        """Send a blob's bytes to where `mount` said."""
+        separator = "&" if "?" in location else "?"
+        url = f"{location}{separator}{urllib.parse.urlencode({'digest': digest})}"
+        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        try:
+            answer = _finish(self._open("PUT", url, headers, body))
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise RegistryUnreachable(url, error) from error
+        if answer.status != 201:
+            raise self.failure(answer)
+
+    def publish(self, reference: str, media_type: str, data: bytes) -> None:
+        """PUT a manifest or index under a tag or digest."""
+        path = f"/v2/{self.repository}/manifests/{reference}"
+        answer = self.request("PUT", path, {"Content-Type": media_type}, data)
+        if answer.status != 201:
+            raise self.failure(answer)
+
     # --- requests --------------------------------------------------------------------------------------------
 
     def request(
@@ -273,15 +328,12 @@ class Registry:
         # Go's TLS servers answer plain HTTP with a 400 that says so; a registry never answers /v2/ with one.
         return "https" if answer.status == 400 else "http"
 
-    def _open(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None
-    ) -> http.client.HTTPResponse:
+    def _open(self, method: str, url: str, headers: dict[str, str], body: Body = None) -> http.client.HTTPResponse:
         """Send with authorization, answering one challenge and following redirects."""
-        home = urllib.parse.urlsplit(url)[:2]
         challenged = False
         for _ in range(_REDIRECTS_MAX + 2):
             sent = dict(headers)
-            at_home = urllib.parse.urlsplit(url)[:2] == home
+            at_home = urllib.parse.urlsplit(url)[:2] == (self._scheme, self._host)
             if at_home and self._authorization:
                 sent["Authorization"] = self._authorization
             response = self._send(method, url, sent, body)
@@ -289,6 +341,8 @@ class Registry:
                 challenged = True
                 answer = _finish(response)
                 if self._answer_challenge(answer):
+                    if body is not None and not isinstance(body, bytes):
+                        body.seek(0)
                     continue
                 raise self._denied(answer)
             location = response.headers.get("Location")
@@ -306,9 +360,7 @@ class Registry:
             raise RegistryFailed(307, f"refused to follow a redirect to {target[:200]}")
         return target
 
-    def _send(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None
-    ) -> http.client.HTTPResponse:
+    def _send(self, method: str, url: str, headers: dict[str, str], body: Body = None) -> http.client.HTTPResponse:
         parts = urllib.parse.urlsplit(url)
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         key = (parts.scheme, parts.netloc)
@@ -328,8 +380,8 @@ class Registry:
 
     def _connect(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
         if scheme == "http":
-            return http.client.HTTPConnection(netloc, timeout=TIMEOUT_S)
-        return http.client.HTTPSConnection(netloc, timeout=TIMEOUT_S, context=self._tls(netloc))
+            return http.client.HTTPConnection(netloc, timeout=TIMEOUT_S, blocksize=_PIECE)
+        return http.client.HTTPSConnection(netloc, timeout=TIMEOUT_S, context=self._tls(netloc), blocksize=_PIECE)
 
     def _tls(self, netloc: str) -> ssl.SSLContext:
         """The system's authorities plus certs.d's; client certificates from there (`NAME.cert` with `NAME.key`)."""

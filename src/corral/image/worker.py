@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from corral import errors
 from corral.image import layers
@@ -148,6 +148,56 @@ def document(request: dict[str, Any], control: Control) -> dict[str, Any]:
     return {"type": kind, "data": data.decode("latin-1"), "session": registry.session}
 
 
+def diff(request: dict[str, Any], control: Control) -> dict[str, Any]:
+    """The changes in `upper` as a gzip layer in the file `blob`, unpacked into `layer` in the same pass."""
+    from corral.image.diff import pack_diff
+
+    result = layers.write_layer(pack_diff(request["upper"]), request["blob"], request["layer"])
+    return result.fields()
+
+
+class _Sent:
+    """A file that says how much of it has been read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._told = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size)
+        position = self._file.tell()
+        if position - self._told >= _TELL_EVERY or not data:
+            self._told = position
+            say({"progress": {"sent": position}})
+        return data
+
+    def seek(self, offset: int, /) -> int:
+        return self._file.seek(offset)
+
+
+def upload(request: dict[str, Any], control: Control) -> dict[str, Any]:
+    """Bring the file `blob` to a registry as `digest`; `state` is exists, mounted or pushed."""
+    registry = _registry(request)
+    digest = request["digest"]
+    if registry.has_blob(digest):
+        return {"state": "exists", "session": registry.session}
+    origin = request.get("origin") or ""
+    location = registry.mount(digest, origin)
+    if not location:
+        return {"state": "mounted", "session": registry.session}
+    with open(request["blob"], "rb", buffering=0) as file:
+        registry.upload(location, digest, os.fstat(file.fileno()).st_size, _Sent(file))
+    return {"state": "pushed", "session": registry.session}
+
+
+def publish(request: dict[str, Any], control: Control) -> dict[str, Any]:
+    """PUT the manifest in the file `blob` as `reference`."""
+    registry = _registry(request)
+    with open(request["blob"], "rb") as file:
+        registry.publish(request["reference"], request["type"], file.read())
+    return {"session": registry.session}
+
+
 _registries: dict[str, Any] = {}
 
 
@@ -179,6 +229,9 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], Control], dict[str, Any]]] = {
     "unpack": unpack,
     "fetch": fetch,
     "document": document,
+    "diff": diff,
+    "upload": upload,
+    "publish": publish,
 }
 
 

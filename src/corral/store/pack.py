@@ -126,13 +126,17 @@ class Packer:
             status = os.stat(leaf, dir_fd=directory, follow_symlinks=False)
             if stat.S_IFMT(status.st_mode) not in _KINDS:  # sockets cannot be archived
                 return
-            entry = describe(status, name)
+            entry = self._special(status, describe(status, name))
             if entry.type == tar.SYMLINK:
                 entry.linkname = os.readlink(leaf, dir_fd=directory)
-            if not self._linked(status, entry):
+            if entry.type == tar.REGULAR or not self._linked(status, entry):
                 self._out += tarwriter.header(entry)
         except FileNotFoundError:
             return  # it went away while we were looking: so be it, as in any archive of a living tree
+
+    def _special(self, status: os.stat_result, entry: tar.Entry) -> tar.Entry:
+        """What stands in the archive for a member that is neither file nor directory; for subclasses."""
+        return entry
 
     def _file(self, fd: int, name: str) -> Iterator[bytes]:
         status = os.fstat(fd)

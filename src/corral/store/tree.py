@@ -93,6 +93,7 @@ class Unpacker:
         self._times: dict[str, int] = {}
         self._is_root = os.geteuid() == 0
         self.implied: set[str] = set()  # directories that no member described
+        self.root_described = False
 
     def __enter__(self) -> Self:
         return self
@@ -148,6 +149,7 @@ class Unpacker:
     def _add(self, path: str, entry: tar.Entry, reader: tar.TarReader) -> None:
         if not path:
             if entry.type == tar.DIRECTORY:
+                self.root_described = True
                 self._describe_directory("", ".", self._root_fd, entry)
             return
         directory, name = self._parent(path)
