@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from corral.runtime.setup import Setup
 
+# All but those that cannot be changed and the two that belong to the C library.
+_RESETTABLE = [number for number in range(1, 65) if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33)]
+
 
 def run(setup: Setup, channel: Channel) -> None:
     """Never returns: execve, or _exit after the failure is reported."""
@@ -77,13 +80,10 @@ def forbid_imports() -> None:
 
 
 def default_signals() -> None:
-    """What the caller ignores or blocks is not the container's business (Python ignores SIGPIPE, SIGXFSZ)."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD,
-                   signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
-                   signal.SIGWINCH):  # fmt: skip
+    """What the caller ignores or blocks is not the container's business (Python ignores SIGPIPE and SIGXFSZ)."""
+    for number in _RESETTABLE:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.set_wakeup_fd(-1)
 
 
 def _main(setup: Setup, channel: Channel) -> None:
