@@ -287,15 +287,15 @@ def create(
     made_dir = _claim(state_dir, container_id)
     try:
         container, setup = _prepare(container_id, bundle, spec, state_dir, rootfs)
+        container.owner_reaps = owner_reaps
+        setup.stdio_fds = [stdio.stdin, stdio.stdout, stdio.stderr]
+        setup.preserve_fds = preserve_fds
+        setup.no_pivot = no_pivot
+        setup.new_keyring = new_keyring
+        setup.set_process(spec, user, groups)
     except BaseException:
         _unclaim(state_dir, made_dir)
         raise
-    container.owner_reaps = owner_reaps
-    setup.stdio_fds = [stdio.stdin, stdio.stdout, stdio.stderr]
-    setup.preserve_fds = preserve_fds
-    setup.no_pivot = no_pivot
-    setup.new_keyring = new_keyring
-    setup.set_process(spec, user, groups)
     console = -1
     made_cgroup = False
     try:

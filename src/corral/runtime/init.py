@@ -290,14 +290,13 @@ def _fork_again(channel: Channel) -> None:
 
 
 def _name_host(spec: dict[str, Any]) -> None:
-    for key, name in (("hostname", "hostname"), ("domainname", "domainname")):
-        value = spec.get(key)
-        if value:
-            try:
-                with open(f"/proc/sys/kernel/{name}", "w", encoding="utf-8") as file:
-                    file.write(value)
-            except OSError as error:
-                raise Failure.from_os_error("sysctl", error, key) from error
+    try:
+        if spec.get("hostname"):
+            namespaces.sethostname(spec["hostname"])
+        if spec.get("domainname"):
+            namespaces.setdomainname(spec["domainname"])
+    except OSError as error:
+        raise Failure.from_os_error("sysctl", error) from error
 
 
 def _sysctls(table: dict[str, str]) -> None:
