@@ -16,6 +16,7 @@ Order, and why it is so:
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps in enums at ten times the cost
 import errno
 import os
 import signal
@@ -80,9 +81,9 @@ def forbid_imports() -> None:
 
 
 def default_signals() -> None:
-    """What the caller ignores or blocks is not the container's business (Python ignores SIGPIPE and SIGXFSZ)."""
+    """What the caller handles, ignores or blocks is not the container's business (Python ignores SIGPIPE, SIGXFSZ)."""
     for number in _RESETTABLE:
-        signal.signal(number, signal.SIG_DFL)
+        _signal.signal(number, _signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
