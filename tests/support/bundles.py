@@ -12,7 +12,7 @@ from typing import Any
 
 from corral.runtime import template
 
-RUNTIME = str(Path(__file__).resolve().parents[2] / "bin" / "corral-runtime")
+RUNTIME = os.environ.get("CORRAL_TEST_RUNTIME") or str(Path(__file__).resolve().parents[2] / "bin" / "corral-runtime")
 _APPLETS = (
     "sh", "cat", "chmod", "chown", "cp", "cut", "dd", "df", "echo", "env", "false", "find", "grep", "head",
     "hostname", "id", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "od", "pidof", "ps", "pwd",

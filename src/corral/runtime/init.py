@@ -93,6 +93,7 @@ def _main(setup: Setup, channel: Channel) -> None:
     isolate([channel.fileno(), *setup.namespace_fds.values(), *idmaps, *preserved], setup.stdio_fds)
     credentials.prctl(credentials.PR_SET_DUMPABLE, 0)
     set_oom_score(setup.oom_score_adj)
+    process.raise_limits((setup.spec.get("process") or {}).get("rlimits") or [])
     cgroup.join(setup.cgroup.directories())
     _time_offsets_need_unshare(setup)
     fifo_fd, ack_fd = _open_fifos(setup)
@@ -211,8 +212,11 @@ def _bind_root(setup: Setup) -> int:
 def overlay_root(rootfs: Any) -> int:
     """The detached root mount of a Rootfs, or -1 if this kernel needs mount(2) for it (before 6.8)."""
     if not rootfs.upper and len(rootfs.lower) == 1:
-        tree = mount.open_tree(rootfs.lower[0], recursive=False)
-        mount.mount_setattr(tree, attr_set=mount.MOUNT_ATTR_RDONLY, propagation=mount.MS_PRIVATE)
+        try:
+            tree = mount.open_tree(rootfs.lower[0], recursive=False)
+            mount.mount_setattr(tree, attr_set=mount.MOUNT_ATTR_RDONLY, propagation=mount.MS_PRIVATE)
+        except OSError as error:
+            raise Failure.from_os_error("root", error, rootfs.lower[0]) from error
         return tree
     options: list[tuple[str, str | None]] = [("source", "overlay")]
     options += [("lowerdir+", folder) for folder in rootfs.lower]
