@@ -178,6 +178,28 @@ def test_user_namespace_with_a_terminal_and_every_user(bundle: Bundle) -> None:
     assert bundle.output("id -u; hostname") == "1000\ncorral\n"
 
 
+def test_user_and_cgroup_namespace_together(bundle: Bundle) -> None:
+    _user_namespace(bundle)
+    bundle.linux["namespaces"].append({"type": "cgroup"})
+    assert set(bundle.output("cat /proc/self/cgroup | cut -d: -f3; ls -d /sys/fs/cgroup/pids/pids.max").split()) == {
+        "/",
+        "/sys/fs/cgroup/pids/pids.max",
+    }
+
+
+def test_time_namespace(bundle: Bundle) -> None:
+    if not os.path.exists("/proc/self/ns/time"):
+        pytest.skip("this kernel has no time namespaces")
+    bundle.linux["namespaces"].append({"type": "time"})
+    bundle.linux["timeOffsets"] = {"boottime": {"secs": 1000000}, "monotonic": {"secs": 5}}
+    assert float(bundle.output("cat /proc/uptime").split()[0]) > 1000000
+
+
+def test_personality(bundle: Bundle) -> None:
+    bundle.linux["personality"] = {"domain": "LINUX32"}
+    assert bundle.output("uname -m") == "i686\n"
+
+
 def test_mapped_ids_of_a_bind(bundle: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()

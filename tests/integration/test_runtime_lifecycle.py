@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import stat
 import subprocess
@@ -322,3 +323,85 @@ def test_bundle_below_closed_folders(bundle: Bundle) -> None:
     bundle.folder.chmod(0o700)
     assert stat.S_IMODE(bundle.folder.stat().st_mode) == 0o700
     assert bundle.output("echo fine") == "fine\n"
+
+
+def test_plan_changes_nothing(bundle: Bundle) -> None:
+    bundle.write()
+    lines = bundle.command("create", "--plan", bundle.id, check=True).stdout.splitlines()
+    assert lines[0].startswith("mount proc on /proc")
+    assert lines[-1] == "read-only /"
+    assert not bundle.state.exists()
+    assert bundle.cgroup_directories() == []
+
+
+def test_run_on_a_terminal(bundle: Bundle) -> None:
+    bundle.process["terminal"] = True
+    bundle.shell("tty; read line; echo got $line; exit 4")
+    bundle.write()
+    master, slave = pty.openpty()
+    words = [bundle.runtime, "--root", str(bundle.state), "run", bundle.id]
+    child = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, cwd=bundle.folder)
+    os.close(slave)
+    seen = b""
+    while b"/dev/pts/0" not in seen:
+        seen += os.read(master, 1000)
+    os.write(master, b"hello\r")
+    while b"got hello" not in seen:
+        seen += os.read(master, 1000)
+    assert child.wait(20) == 4
+    os.close(master)
+
+
+def test_signals_are_passed_on(bundle: Bundle) -> None:
+    bundle.shell("trap 'echo caught; exit 6' TERM; echo ready; while :; do sleep 0.05; done")
+    bundle.write()
+    words = [bundle.runtime, "--root", str(bundle.state), "run", bundle.id]
+    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=bundle.folder, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGTERM)
+    assert child.stdout.readline() == "caught\n"
+    assert child.wait(20) == 6
+    child.stdout.close()
+
+
+def test_detached_run(bundle: Bundle) -> None:
+    bundle.process["args"] = ["sleep", "100"]
+    bundle.write()
+    with open(bundle.folder / "output.txt", "wb") as out:
+        words = [bundle.runtime, "--root", str(bundle.state), "run", "--detach", bundle.id]
+        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=bundle.folder, check=True)
+    assert bundle.status() == "running"
+
+
+def test_two_creates_at_once(bundle: Bundle) -> None:
+    """Exactly one wins, and the loser does not disturb it."""
+    bundle.write()
+    words = [bundle.runtime, "--root", str(bundle.state), "create", bundle.id]
+    with open(bundle.folder / "output.txt", "wb") as out:
+        racers = [
+            subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=bundle.folder)
+            for _ in range(4)
+        ]
+        results = sorted(racer.wait(20) for racer in racers)
+    assert results == [0, 1, 1, 1], bundle.written()
+    assert bundle.status() == "created"
+
+
+def test_a_cgroup_with_somebody_in_it_is_not_taken(bundle: Bundle) -> None:
+    folder = f"/sys/fs/cgroup/pids/corral-test/{bundle.id}"
+    os.makedirs(folder)
+    lodger = subprocess.Popen(["sleep", "100"])
+    try:
+        Path(folder, "cgroup.procs").write_text(str(lodger.pid))
+        assert bundle.create().returncode != 0
+        assert "not empty" in bundle.written()
+        assert lodger.poll() is None
+        for path in ("/", "/.", "../x"):
+            bundle.linux["cgroupsPath"] = path
+            assert bundle.create().returncode != 0
+        assert lodger.poll() is None
+    finally:
+        lodger.kill()
+        lodger.wait()
+        os.rmdir(folder)

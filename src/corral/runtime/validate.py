@@ -48,6 +48,9 @@ def _namespaces(spec: dict[str, Any]) -> None:
             raise _wrong("linux.namespaces", f"unknown namespace {kind!r}")
         if kind in seen:
             raise _wrong("linux.namespaces", f"malformed spec file: duplicated ns {kind!r}")
+        if kind == "mount" and entry.get("path"):
+            # Switching the root there would move it under every process that lives in that namespace.
+            raise _wrong("linux.namespaces", "joining a mount namespace is not supported: use exec")
         seen.add(kind)
     if "mount" not in seen:
         raise _wrong("linux.namespaces", "a container needs a mount namespace")

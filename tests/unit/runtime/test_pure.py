@@ -255,6 +255,7 @@ def test_the_template_is_valid() -> None:
         ("process.cwd", ""),
         ("process.apparmorProfile", "strict"),
         ("linux.namespaces", []),
+        ("linux.namespaces", [{"type": "mount", "path": "/proc/1/ns/mnt"}]),
         ("linux.namespaces", [{"type": "mount"}, {"type": "user"}]),
         ("linux.uidMappings", [{"containerID": 0, "hostID": 0, "size": 1}]),
         ("linux.sysctl", {"vm.swappiness": "1"}),
