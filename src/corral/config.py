@@ -145,7 +145,9 @@ def merge(arguments: Arguments, file_text: str | None) -> Config:
             f"{_key(name)}: (from flag: {_shown(arguments.options[name])}, from file: {_shown(from_file[name])})"
             for name in both
         )
-        raise ConfigError(f"the following directives are specified both as a flag and in the configuration file: {shown}")
+        raise ConfigError(
+            f"the following directives are specified both as a flag and in the configuration file: {shown}"
+        )
     merged = {**from_file, **arguments.options}
     return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()})
 

@@ -144,7 +144,9 @@ class Request:
     async def hijack(self, content_type: str) -> Hijacked:
         """Answer that the connection changes protocol, and take it."""
         if self.headers.get("upgrade"):
-            head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+            head = (
+                f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+            )
         else:
             head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
         return await self.transport.hijack(head.encode())

@@ -14,9 +14,7 @@ class VersionTooNew(InvalidParameter):
     """The client asks for a version from the future."""
 
     def __init__(self, version: Version) -> None:
-        super().__init__(
-            f"client version {text(version)} is too new. Maximum supported API version is {text(NEWEST)}"
-        )
+        super().__init__(f"client version {text(version)} is too new. Maximum supported API version is {text(NEWEST)}")
 
 
 class VersionTooOld(InvalidParameter):

@@ -116,7 +116,9 @@ class Containers:
             await self._control(live, "resume")
         await self._signal(live, _SIGKILL)
         if not await _ended(live, _KILL_WAIT_S):
-            raise CannotStop(f"cannot stop container: {live.id}: tried to kill container, but did not receive an exit event")
+            raise CannotStop(
+                f"cannot stop container: {live.id}: tried to kill container, but did not receive an exit event"
+            )
 
     async def kill(self, ref: str, signal_name: str) -> None:
         """Send a signal; SIGKILL (the default) counts as a stop by the user and waits for the end."""

@@ -136,9 +136,7 @@ def _networks(request: CreateRequest, host: HostConfig) -> dict[str, EndpointSet
     return {mode: EndpointSettings(), **asked} if mode != "bridge" else dict(asked)
 
 
-async def _mount_points(
-    engine: Engine, request: CreateRequest, host: HostConfig
-) -> tuple[list[MountPoint], list[str]]:
+async def _mount_points(engine: Engine, request: CreateRequest, host: HostConfig) -> tuple[list[MountPoint], list[str]]:
     """Resolve mounts; the volumes they name are made first (they outlive a failed create only when named)."""
     pending: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
 

@@ -172,7 +172,18 @@ def check_restart_policy(policy: RestartPolicy) -> None:
 
 def check_log_options(log: LogConfig) -> None:
     """Raise InvalidConfig for an option that the log driver does not have."""
-    known = ("max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "compress", "tag", "mode", "max-buffer-size")
+    known = (
+        "max-size",
+        "max-file",
+        "labels",
+        "labels-regex",
+        "env",
+        "env-regex",
+        "compress",
+        "tag",
+        "mode",
+        "max-buffer-size",
+    )
     for name, value in (log.config or {}).items():
         if log.type != "none" and name not in known:
             raise InvalidConfig(f"unknown log opt '{name}' for {log.type} log driver")
@@ -202,9 +213,7 @@ def check_resources(wanted: Resources, *, cpus: int) -> None:
     if wanted.memory == 0 and wanted.memory_swap > 0:
         raise InvalidConfig("You should always set the Memory limit when using Memoryswap limit, see usage")
     if wanted.memory_swappiness is not None and not -1 <= wanted.memory_swappiness <= 100:
-        raise InvalidConfig(
-            f"Invalid value: {wanted.memory_swappiness}, valid memory swappiness range is 0-100"
-        )
+        raise InvalidConfig(f"Invalid value: {wanted.memory_swappiness}, valid memory swappiness range is 0-100")
     if 0 < wanted.memory_reservation < _MINIMUM_MEMORY_BYTES:
         raise InvalidConfig("Minimum memory reservation allowed is 6MB")
     if 0 < wanted.memory < wanted.memory_reservation:
@@ -225,9 +234,7 @@ def _check_cpu(wanted: Resources, cpus: int) -> None:
     if wanted.nano_cpus and wanted.cpu_quota:
         raise InvalidConfig("Conflicting options: Nano CPUs and CPU Quota cannot both be set.")
     if wanted.nano_cpus < 0 or wanted.nano_cpus > cpus * 1_000_000_000:
-        raise InvalidConfig(
-            f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
-        )
+        raise InvalidConfig(f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
     if wanted.cpu_shares < 0:
         raise InvalidConfig(f"invalid CPU shares ({wanted.cpu_shares}): value must be a positive integer")
     if wanted.cpu_period and not 1000 <= wanted.cpu_period <= 1_000_000:

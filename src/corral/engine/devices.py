@@ -154,7 +154,9 @@ def seccomp_for_machine(profile: Mapping[str, Any]) -> dict[str, Any]:
     """A user's profile (Docker's form: `archMap`, includes and excludes) as OCI `linux.seccomp` for this machine."""
     machine = os.uname().machine
     native, name = _ARCHES.get(machine, ("", machine))
-    found: dict[str, Any] = {key: profile[key] for key in ("defaultAction", "defaultErrnoRet", "flags") if key in profile}
+    found: dict[str, Any] = {
+        key: profile[key] for key in ("defaultAction", "defaultErrnoRet", "flags") if key in profile
+    }
     architectures = list(profile.get("architectures") or [])
     for entry in profile.get("archMap") or []:
         if entry.get("architecture") == native:

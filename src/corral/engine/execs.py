@@ -164,8 +164,10 @@ class Execs:
         """Tell its terminal a new size; raises unless it runs."""
         found = self.get(exec_id)
         if not found.running or found.live.task is None:
-            raise ExecStarted(f"exec {exec_id} is not running") if found.started else Conflict(
-                f"exec process is not started: {exec_id}"
+            raise (
+                ExecStarted(f"exec {exec_id} is not running")
+                if found.started
+                else Conflict(f"exec process is not started: {exec_id}")
             )
         await found.live.task.request("resize", exec=exec_id, rows=rows, columns=columns)
 

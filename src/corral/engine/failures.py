@@ -75,6 +75,8 @@ def _translate(failure: Failure, prefix: str) -> CorralError:
 def _of_command(failure: Failure, prefix: str, reason: str) -> CorralError:
     if failure.errno == errno.ENOENT:
         if "/" in failure.path:
-            return CommandNotFound(f'{prefix}exec: "{failure.path}": stat {failure.path}: no such file or directory: unknown')
+            return CommandNotFound(
+                f'{prefix}exec: "{failure.path}": stat {failure.path}: no such file or directory: unknown'
+            )
         return CommandNotFound(f'{prefix}exec: "{failure.path}": executable file not found in $PATH: unknown')
     return CommandNotExecutable(f'{prefix}exec: "{failure.path}": {reason}: unknown')

@@ -80,7 +80,9 @@ def _cgroups() -> tuple[int, frozenset[str]]:
             kind, _, options = after.split()[:3]
             if kind == "cgroup":
                 mounted.update(options.split(","))
-    return 1, frozenset(mounted & {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"})
+    return 1, frozenset(
+        mounted & {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"}
+    )
 
 
 def _bounding_set() -> tuple[str, ...]:
@@ -93,7 +95,9 @@ def _devices() -> tuple[tuple[str, str, int, int, int, int, int], ...]:
     """Every device node of the host's /dev, for privileged containers."""
     found = []
     for folder, folders, names in os.walk("/dev"):
-        folders[:] = [name for name in folders if name not in ("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev")]
+        folders[:] = [
+            name for name in folders if name not in ("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev")
+        ]
         for name in names:
             path = os.path.join(folder, name)
             try:

@@ -94,7 +94,9 @@ def _from_bind(text: str, volume_of: VolumeOf, driver: str) -> MountPoint:
         raise InvalidMount(f"invalid mode: {mode}")
     name, folder = volume_of(source, driver, {}, {})
     options = ("nocopy",) if "nocopy" in words else ()
-    return MountPoint("volume", folder, target, mode or "z", "ro" not in words, name=name, driver="local", options=options)
+    return MountPoint(
+        "volume", folder, target, mode or "z", "ro" not in words, name=name, driver="local", options=options
+    )
 
 
 def _from_mount(mount: Mount, volume_of: VolumeOf) -> MountPoint:

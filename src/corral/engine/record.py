@@ -90,7 +90,11 @@ _decoder = msgspec.json.Decoder(Container)
 
 def insert(record: Container) -> Statement:
     """Add a new container."""
-    return "INSERT INTO container (id, name, record) VALUES (?, ?, ?)", (record.id, record.name, _encoder.encode(record))
+    return "INSERT INTO container (id, name, record) VALUES (?, ?, ?)", (
+        record.id,
+        record.name,
+        _encoder.encode(record),
+    )
 
 
 def save(record: Container) -> Statement:

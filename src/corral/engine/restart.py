@@ -38,9 +38,7 @@ def _applies(policy: RestartPolicy, exit_code: int, restarts: int) -> bool:
     return False
 
 
-def after_boot(
-    policy: RestartPolicy, *, was_alive: bool, exit_code: int, restarts: int, stopped_by_user: bool
-) -> bool:
+def after_boot(policy: RestartPolicy, *, was_alive: bool, exit_code: int, restarts: int, stopped_by_user: bool) -> bool:
     """Whether a container that has run before, and has no process now, is started when the daemon starts."""
     if policy.name == "always":
         return True  # even if somebody stopped it: that lasts until the daemon starts again, as in Docker

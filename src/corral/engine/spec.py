@@ -276,7 +276,9 @@ def _sysctls(record: Container) -> dict[str, str]:
     host = record.host
     own_network = host.network_mode != "host" and not host.network_mode.startswith("container:")
     # A container's root may bind low ports and ping without capabilities: its network is its own.
-    found = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"} if own_network else {}
+    found = (
+        {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"} if own_network else {}
+    )
     return found | dict(host.sysctls or {})
 
 

@@ -133,7 +133,11 @@ def _joined(engine: Engine, mode: str) -> Live:
 def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
     host = record.host
     found = {}
-    for kind, file, mode in (("network", "net", host.network_mode), ("pid", "pid", host.pid_mode), ("ipc", "ipc", host.ipc_mode)):
+    for kind, file, mode in (
+        ("network", "net", host.network_mode),
+        ("pid", "pid", host.pid_mode),
+        ("ipc", "ipc", host.ipc_mode),
+    ):
         if mode.startswith("container:"):
             pid = _joined(engine, mode).record.state.pid
             found[kind] = f"/proc/{pid}/ns/{file}"
@@ -182,9 +186,7 @@ def log_settings(engine: Engine, record: Container) -> dict[str, Any] | None:
     return {"path": engine.paths.file(record.id, record.log_path), "max_size": size, "max_files": files}
 
 
-async def _attach_network(
-    engine: Engine, record: Container, task: Task, undo: contextlib.AsyncExitStack
-) -> Attachment:
+async def _attach_network(engine: Engine, record: Container, task: Task, undo: contextlib.AsyncExitStack) -> Attachment:
     mode = record.host.network_mode
     if mode == "host" or mode.startswith("container:") or record.config.network_disabled:
         return Attachment((), (), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 from corral.linux import libc
@@ -11,7 +12,6 @@ PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
-PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
@@ -71,23 +71,17 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     libc.check(_capset(ctypes.byref(header), data))
 
 
-def bounding_has(bit: int) -> bool:
-    """Whether the bounding set holds `bit`; OSError(EINVAL) for a bit unknown to the kernel."""
-    return prctl(PR_CAPBSET_READ, bit) == 1
-
-
-def limit_bounding(keep: int) -> int:
-    """Drop every capability but `keep` from the bounding set; returns the mask of bits the kernel knows."""
-    known = 0
+def limit_bounding(keep: int) -> None:
+    """Drop every capability but `keep` from the bounding set (dropping what is not there is no error)."""
     for bit in range(64):
+        if keep >> bit & 1:
+            continue
         try:
-            present = bounding_has(bit)
-        except OSError:
-            break
-        known |= 1 << bit
-        if present and not keep >> bit & 1:
             prctl(PR_CAPBSET_DROP, bit)
-    return known
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # beyond what this kernel knows
+                return
+            raise
 
 
 def set_ambient(mask: int) -> None:

@@ -22,6 +22,22 @@ _unshare = libc.function("unshare", ctypes.c_int)
 _setns = libc.function("setns", ctypes.c_int, ctypes.c_int)
 
 
+_sethostname = libc.function("sethostname", ctypes.c_char_p, ctypes.c_size_t)
+_setdomainname = libc.function("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
+
+
+def sethostname(name: str) -> None:
+    """Name the UTS namespace (sethostname(2))."""
+    data = name.encode()
+    libc.check(_sethostname(data, len(data)), "hostname")
+
+
+def setdomainname(name: str) -> None:
+    """The NIS domain name of the UTS namespace (setdomainname(2))."""
+    data = name.encode()
+    libc.check(_setdomainname(data, len(data)), "domainname")
+
+
 def unshare(flags: int) -> None:
     """Move the calling thread into new namespaces (unshare(2)); CLONE_NEWPID counts for its next child."""
     libc.check(_unshare(flags))

@@ -24,7 +24,7 @@ _GLOBAL = {
 }  # fmt: skip
 _CREATE = {
     "bundle": True, "console-socket": True, "pid-file": True, "no-pivot": False, "no-new-keyring": False,
-    "preserve-fds": True,
+    "preserve-fds": True, "plan": False,
 }  # fmt: skip
 _EXEC = {
     "console-socket": True, "cwd": True, "env": True, "tty": False, "user": True, "additional-gids": True,

@@ -84,10 +84,12 @@ def compile_profile(profile: dict[str, Any], machine: str) -> tuple[bytes, int]:
     if default == _RET_NOTIFY:
         raise Failure("spec", _EINVAL, "linux.seccomp.defaultAction", "SCMP_ACT_NOTIFY cannot be the default action")
     entries = _entries(profile, default)
+    wanted = _wanted_architectures(profile, machine)
+    flags = _filter_flags(profile, any(entry[2] == _RET_NOTIFY for entry in entries))
     if default == _RET_ALLOW and not entries:
         return b"", 0
     sections: dict[int, dict[str, Code]] = {}
-    for name in _wanted_architectures(profile, machine):
+    for name in wanted:
         audit, table = _ARCHITECTURES[name]
         sections.setdefault(audit, {})[table] = _search(_runs(entries, syscalls.table(table), default, table == "x32"))
     program: Code = [(_LD_ABS, 0, 0, 4)]
@@ -96,8 +98,7 @@ def compile_profile(profile: dict[str, Any], machine: str) -> tuple[bytes, int]:
     program.append((_RET, 0, 0, _RET_KILL))
     if len(program) > _MAX_PROGRAM:
         raise Failure("spec", _EINVAL, "linux.seccomp", "the profile needs more instructions than the kernel takes")
-    notify = any(entry[2] == _RET_NOTIFY for entry in entries)
-    return b"".join(struct.pack("<HBBI", *instruction) for instruction in program), _filter_flags(profile, notify)
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in program), flags
 
 
 def _filter_flags(profile: dict[str, Any], notify: bool) -> int:

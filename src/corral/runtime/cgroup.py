@@ -121,12 +121,24 @@ def locate(path: str) -> Cgroup:
     version, mounted = hierarchies()
     if ".." in path.split("/"):
         raise Failure("spec", errno.EINVAL, path, "cgroupsPath may not contain ..")
+    if not path.strip("/."):
+        raise Failure("spec", errno.EINVAL, path, "cgroupsPath must name a cgroup of the container's own")
     paths = {}
     for hierarchy in mounted:
         directory = hierarchy.directory(path)
         for controller in hierarchy.controllers:
             paths[controller] = directory
     return Cgroup(version, paths)
+
+
+def require_empty(group: Cgroup) -> None:
+    """A container's cgroup is its own: everything in it dies with the container, so nobody else may live there."""
+    found: list[int] = []
+    for directory in group.directories():
+        _collect(directory, found)
+        if found:
+            detail = f"container's cgroup is not empty: {len(found)} process(es) found"
+            raise Failure("cgroup", errno.EBUSY, directory, detail)
 
 
 def make(group: Cgroup, needed: list[str]) -> None:

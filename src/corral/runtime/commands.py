@@ -154,7 +154,13 @@ def send_console(path: str, console: int) -> None:
 
 
 def create(context: Context, flags: Flags) -> int:
-    """create [--bundle DIR] [--console-socket S] [--pid-file F] ID"""
+    """create [--bundle DIR] [--console-socket S] [--pid-file F] [--plan] ID"""
+    if flags.on("plan"):
+        bundle = os.path.abspath(flags.get("bundle", "."))
+        spec = _read_spec(bundle)
+        for line in containers.describe_plan(_only_id(flags), bundle, spec, context.state_dir(_only_id(flags))):
+            print(line)
+        return 0
     _make(context, flags)
     return 0
 
@@ -236,6 +242,7 @@ def delete(context: Context, flags: Flags) -> int:
         loaded = containers.load(context.state_dir(container_id))
     except Failure as failure:
         if force and failure.errno == errno.ENOENT:
+            state.clear(context.state_dir(container_id))  # what a `create` that was killed has left
             return 0
         raise
     loaded.delete(force=force or loaded.status() == "created")
@@ -318,9 +325,11 @@ def list_all(context: Context, flags: Flags) -> int:
     except FileNotFoundError:
         names = []
     for name in names:
-        path = os.path.join(context.root, name)
-        if os.path.exists(f"{path}/{state.FILE}"):
-            found.append(_full_state(containers.load(path)))
+        try:
+            found.append(_full_state(containers.load(os.path.join(context.root, name))))
+        except Failure as failure:
+            if failure.errno not in (errno.ENOENT, errno.ENOTDIR):  # being made, just deleted, or not ours
+                raise
     if flags.on("quiet"):
         for record in found:
             print(record["id"])

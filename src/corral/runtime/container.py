@@ -287,19 +287,20 @@ def create(
     made_dir = _claim(state_dir, container_id)
     try:
         container, setup = _prepare(container_id, bundle, spec, state_dir, rootfs)
+        container.owner_reaps = owner_reaps
+        setup.stdio_fds = [stdio.stdin, stdio.stdout, stdio.stderr]
+        setup.preserve_fds = preserve_fds
+        setup.no_pivot = no_pivot
+        setup.new_keyring = new_keyring
+        setup.set_process(spec, user, groups)
     except BaseException:
         _unclaim(state_dir, made_dir)
         raise
-    container.owner_reaps = owner_reaps
-    setup.stdio_fds = [stdio.stdin, stdio.stdout, stdio.stderr]
-    setup.preserve_fds = preserve_fds
-    setup.no_pivot = no_pivot
-    setup.new_keyring = new_keyring
-    setup.set_process(spec, user, groups)
     console = -1
     made_cgroup = False
     try:
         forks.make_fifos(setup)
+        cgroup.require_empty(container.cgroup)
         cgroup.make(container.cgroup, _controllers(spec))
         made_cgroup = True
         cgroup.apply(container.cgroup, (spec.get("linux") or {}).get("resources") or {})
@@ -317,23 +318,33 @@ def create(
     return container, console
 
 
+def describe_plan(container_id: str, bundle: str, spec: dict[str, Any], state_dir: str) -> list[str]:
+    """What `create` would do to the file system, one line per operation; changes nothing."""
+    validate.check(spec)
+    return _prepare(container_id, bundle, spec, state_dir, None)[1].plan.describe()
+
+
 def _claim(state_dir: str, container_id: str) -> bool:
-    """Make the directory; True if it is new. Failure("state", EEXIST) if a container is there."""
+    """Take the id, against others who try at the same time; True if the directory is new.
+
+    Failure("state", EEXIST) if a container is there, or just being made.
+    """
     try:
-        os.makedirs(os.path.dirname(state_dir) or ".", 0o711, exist_ok=True)
-        os.mkdir(state_dir, 0o711)
-    except FileExistsError:
-        if os.path.exists(f"{state_dir}/{state.FILE}"):
-            raise Failure("state", errno.EEXIST, container_id, "container with given ID already exists") from None
-        return False
+        made_dir = True
+        try:
+            os.makedirs(state_dir, 0o711)
+        except FileExistsError:
+            made_dir = False
+        claimed = state.claim(state_dir)
     except OSError as error:
         raise Failure.from_os_error("state", error, state_dir) from error
-    return True
+    if not claimed:
+        raise Failure("state", errno.EEXIST, container_id, "container with given ID already exists")
+    return made_dir
 
 
 def _unclaim(state_dir: str, made_dir: bool) -> None:
-    if made_dir:
-        state.clear(state_dir)
+    state.clear(state_dir, made_dir)
 
 
 def _abandon(container: Container, console: int, made_cgroup: bool, made_dir: bool) -> None:
@@ -346,11 +357,6 @@ def _abandon(container: Container, console: int, made_cgroup: bool, made_dir: bo
     if made_cgroup:
         cgroup.kill(container.cgroup, signal.SIGKILL)
         cgroup.remove(container.cgroup)
-    for name in (state.START_FIFO, state.ACK_FIFO):
-        try:
-            os.unlink(f"{container.state_dir}/{name}")
-        except FileNotFoundError:
-            pass
     _unclaim(container.state_dir, made_dir)
     if had_init:
         container.hook_failures = container._run_poststop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import select
@@ -75,6 +76,7 @@ def fork_into(enter: Callable[[], None] | None, child: Callable[[], None]) -> in
     try:
         pid = os.fork()
         if pid == 0:
+            gc.disable()  # a collection would write to, and so copy, every page shared with the parent
             child()
             os._exit(1)
     except OSError as error:

@@ -16,6 +16,7 @@ Order, and why it is so:
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps in enums at ten times the cost
 import errno
 import os
 import signal
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from corral.runtime.setup import Setup
+
+# All but those that cannot be changed and the two that belong to the C library.
+_RESETTABLE = [number for number in range(1, 65) if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33)]
 
 
 def run(setup: Setup, channel: Channel) -> None:
@@ -77,13 +81,10 @@ def forbid_imports() -> None:
 
 
 def default_signals() -> None:
-    """What the caller ignores or blocks is not the container's business (Python ignores SIGPIPE, SIGXFSZ)."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD,
-                   signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
-                   signal.SIGWINCH):  # fmt: skip
-        signal.signal(number, signal.SIG_DFL)
+    """What the caller handles, ignores or blocks is not the container's business (Python ignores SIGPIPE, SIGXFSZ)."""
+    for number in _RESETTABLE:
+        _signal.signal(number, _signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.set_wakeup_fd(-1)
 
 
 def _main(setup: Setup, channel: Channel) -> None:
@@ -92,6 +93,7 @@ def _main(setup: Setup, channel: Channel) -> None:
     isolate([channel.fileno(), *setup.namespace_fds.values(), *idmaps, *preserved], setup.stdio_fds)
     credentials.prctl(credentials.PR_SET_DUMPABLE, 0)
     set_oom_score(setup.oom_score_adj)
+    process.raise_limits((setup.spec.get("process") or {}).get("rlimits") or [])
     cgroup.join(setup.cgroup.directories())
     _time_offsets_need_unshare(setup)
     fifo_fd, ack_fd = _open_fifos(setup)
@@ -210,8 +212,11 @@ def _bind_root(setup: Setup) -> int:
 def overlay_root(rootfs: Any) -> int:
     """The detached root mount of a Rootfs, or -1 if this kernel needs mount(2) for it (before 6.8)."""
     if not rootfs.upper and len(rootfs.lower) == 1:
-        tree = mount.open_tree(rootfs.lower[0], recursive=False)
-        mount.mount_setattr(tree, attr_set=mount.MOUNT_ATTR_RDONLY, propagation=mount.MS_PRIVATE)
+        try:
+            tree = mount.open_tree(rootfs.lower[0], recursive=False)
+            mount.mount_setattr(tree, attr_set=mount.MOUNT_ATTR_RDONLY, propagation=mount.MS_PRIVATE)
+        except OSError as error:
+            raise Failure.from_os_error("root", error, rootfs.lower[0]) from error
         return tree
     options: list[tuple[str, str | None]] = [("source", "overlay")]
     options += [("lowerdir+", folder) for folder in rootfs.lower]
@@ -292,14 +297,13 @@ def _fork_again(channel: Channel) -> None:
 
 
 def _name_host(spec: dict[str, Any]) -> None:
-    for key, name in (("hostname", "hostname"), ("domainname", "domainname")):
-        value = spec.get(key)
-        if value:
-            try:
-                with open(f"/proc/sys/kernel/{name}", "w", encoding="utf-8") as file:
-                    file.write(value)
-            except OSError as error:
-                raise Failure.from_os_error("sysctl", error, key) from error
+    try:
+        if spec.get("hostname"):
+            namespaces.sethostname(spec["hostname"])
+        if spec.get("domainname"):
+            namespaces.setdomainname(spec["domainname"])
+    except OSError as error:
+        raise Failure.from_os_error("sysctl", error) from error
 
 
 def _sysctls(table: dict[str, str]) -> None:

@@ -131,6 +131,8 @@ def _child(join: Join, line: Channel) -> None:
         init.isolate([line.fileno(), join.pidfd, *preserved], join.stdio_fds)
         # Processes of the container must not trace us before we are one of them.
         credentials.prctl(credentials.PR_SET_DUMPABLE, 0)
+        init.set_oom_score(join.launch.spec.get("oomScoreAdj"))
+        process.raise_limits(join.launch.spec.get("rlimits") or [])
         _join_cgroups(join)
         init.forbid_imports()
         flags = join.flags & ~namespaces.CLONE_NEWPID
@@ -143,7 +145,6 @@ def _child(join: Join, line: Channel) -> None:
         os.chdir("/")
         if join.launch.spec.get("terminal"):
             init.open_terminal(join.launch.spec, line)
-        init.set_oom_score(join.launch.spec.get("oomScoreAdj"))
         process.prepare(join.launch)
         process.execute(join.launch, line.fileno(), line.fileno())
     except Failure as failure:

@@ -115,30 +115,42 @@ def _resolve_user(launch: Launch) -> None:
         launch.environment["HOME"] = launch.identity.home or "/"
 
 
-def _limits(rlimits: list[dict[str, Any]]) -> None:
-    """Without CAP_SYS_RESOURCE a hard limit cannot be raised: then the present one is kept.
+def raise_limits(rlimits: list[dict[str, Any]]) -> None:
+    """Raise hard limits that are too low, while still in the host's user namespace; soft ones stay as they are.
 
-    Images and engines ask for high limits routinely; refusing to start would make them useless on a machine whose
-    bounding set lacks the capability, and the process can read what it got.
+    Without CAP_SYS_RESOURCE this cannot be, and the present limit is kept: images and engines ask for high limits
+    routinely, refusing to start would make them useless on such a machine, and the process can read what it got.
     """
     for limit in rlimits:
-        name = limit["type"]
-        number = getattr(resource, name, None)
+        name = limit.get("type", "")
+        number = getattr(resource, name, None) if name.startswith("RLIMIT_") else None
         if number is None:
             raise Failure("rlimit", errno.EINVAL, name, "unknown rlimit")
-        soft, hard = _as_limit(limit["soft"]), _as_limit(limit["hard"])
+        soft, hard = resource.getrlimit(number)
+        wanted = _as_limit(limit["hard"])
+        if not _above(wanted, hard):
+            continue
         try:
-            resource.setrlimit(number, (soft, hard))
+            resource.setrlimit(number, (soft, wanted))
         except (OSError, ValueError) as error:
             if credentials.capget()[0] >> credentials.CAP_SYS_RESOURCE & 1:
                 raise Failure("rlimit", getattr(error, "errno", 0) or errno.EINVAL, name) from error
-            present = resource.getrlimit(number)[1]
-            hard = present if _above(hard, present) else hard
-            soft = hard if _above(soft, hard) else soft
-            try:
-                resource.setrlimit(number, (soft, hard))
-            except (OSError, ValueError) as again:
-                raise Failure("rlimit", getattr(again, "errno", 0) or errno.EINVAL, name) from again
+
+
+def _limits(rlimits: list[dict[str, Any]]) -> None:
+    """Set the limits, late: a low one would hinder ourselves. Lowering takes no privilege."""
+    for limit in rlimits:
+        name = limit["type"]
+        number = getattr(resource, name)
+        soft, hard = _as_limit(limit["soft"]), _as_limit(limit["hard"])
+        present = resource.getrlimit(number)[1]
+        hard = present if _above(hard, present) else hard
+        # A soft limit above its hard one is the spec's mistake only if the hard one is what the spec says.
+        soft = hard if _above(soft, hard) and hard == present else soft
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError) as error:
+            raise Failure("rlimit", getattr(error, "errno", 0) or errno.EINVAL, name) from error
 
 
 def _as_limit(value: int) -> int:

@@ -22,10 +22,10 @@ class Setup:
     """The order for one container's init."""
 
     __slots__ = (
-        "ack_name", "bundle", "cgroup", "container_id", "fifo_name", "id_mappings", "idmap_fds", "launch", "listener_path",
-        "namespace_fds", "namespace_paths", "new_flags", "new_keyring", "no_pivot", "oom_score_adj", "pid", "plan",
-        "preserve_fds", "root_path", "rootfs", "second_fork", "spec", "state_dir", "stdio_fds", "time_offsets",
-        "user_ns",
+        "ack_name", "bundle", "cgroup", "container_id", "fifo_name", "id_mappings", "idmap_fds", "launch",
+        "listener_path", "namespace_fds", "namespace_paths", "new_flags", "new_keyring", "no_pivot",
+        "oom_score_adj", "pid", "plan", "preserve_fds", "root_path", "rootfs", "second_fork", "spec", "state_dir",
+        "stdio_fds", "time_offsets", "user_ns",
     )  # fmt: skip
 
     def __init__(self, container_id: str, bundle: str, spec: dict[str, Any], state_dir: str) -> None:

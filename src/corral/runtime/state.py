@@ -1,7 +1,7 @@
 """What a container leaves on disk for whoever asks later.
 
     STATE_DIR/
-      state.json    everything `load` needs; replaced as a whole
+      state.json    everything `load` needs; empty while the container is being created
       exec.fifo     there from `create` until `start`: opening it for reading releases init
       ack.fifo      only with a seccomp listener: lets init go on once the listener is handed over
 
@@ -10,6 +10,7 @@ Lives in memory-backed /run: nothing here is worth an fsync, a reboot ends all o
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -33,11 +34,23 @@ def save(state_dir: str, record: dict[str, Any]) -> None:
     os.rename(temporary, f"{state_dir}/{FILE}")
 
 
+def claim(state_dir: str) -> bool:
+    """Make an empty state.json, which means "being created"; False if one is there already."""
+    try:
+        os.close(os.open(f"{state_dir}/{FILE}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
 def load(state_dir: str) -> dict[str, Any]:
     """The record; Failure("state", ENOENT) if there is none."""
     try:
         with open(f"{state_dir}/{FILE}", "rb") as file:
-            record: dict[str, Any] = json.loads(file.read())
+            data = file.read()
+        if not data:
+            raise Failure("state", errno.ENOENT, state_dir)
+        record: dict[str, Any] = json.loads(data)
     except OSError as error:
         raise Failure.from_os_error("state", error, state_dir) from error
     except ValueError as error:
@@ -45,17 +58,18 @@ def load(state_dir: str) -> dict[str, Any]:
     return record
 
 
-def clear(state_dir: str) -> None:
-    """Remove our files, and the directory if nothing else is in it."""
+def clear(state_dir: str, directory_too: bool = True) -> None:
+    """Remove our files, and the directory if it is ours to remove and nothing else is in it."""
     for name in (START_FIFO, ACK_FIFO, FILE):
         try:
             os.unlink(f"{state_dir}/{name}")
         except FileNotFoundError:
             pass
-    try:
-        os.rmdir(state_dir)
-    except OSError:
-        return  # the owner keeps files of its own here
+    if directory_too:
+        try:
+            os.rmdir(state_dir)
+        except OSError:
+            return  # the owner keeps files of its own here, or has removed it
 
 
 def process_start(pid: int) -> tuple[str, int]:

@@ -1,6 +1,6 @@
 """The local volume driver: a folder per volume below the data root.
 
-    volumes/NAME/_data      what containers see; the place people look into
+volumes/NAME/_data      what containers see; the place people look into
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Volumes:
         self._db = db
         self._root = os.path.join(root, "volumes")
         os.makedirs(self._root, mode=0o701, exist_ok=True)
-        self._volumes = {volume.name: volume for (row,) in db.read("SELECT record FROM volume") for volume in [_decoder.decode(row)]}
+        self._volumes = {
+            volume.name: volume for (row,) in db.read("SELECT record FROM volume") for volume in [_decoder.decode(row)]
+        }
 
     def all(self) -> list[Volume]:
         """Every volume, oldest first."""
