@@ -126,8 +126,8 @@ class Connection(asyncio.Protocol):
             await self._send_stream(answer)
         else:
             await self._send_whole(answer)
-        if self._http.their_state is h11.SEND_BODY:
-            return False  # an unread body would have to be read to find the next request
+        while self._http.their_state is h11.SEND_BODY and isinstance(self._http.next_event(), h11.Data | h11.EndOfMessage):
+            pass  # what has arrived of a body that nobody read; if there is more to come, the connection ends here
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     def _request(self, event: h11.Request) -> Request:
