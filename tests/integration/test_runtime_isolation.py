@@ -192,7 +192,11 @@ def test_time_namespace(bundle: Bundle) -> None:
         pytest.skip("this kernel has no time namespaces")
     bundle.linux["namespaces"].append({"type": "time"})
     bundle.linux["timeOffsets"] = {"boottime": {"secs": 1000000}, "monotonic": {"secs": 5}}
-    assert float(bundle.output("cat /proc/uptime").split()[0]) > 1000000
+    bundle.process["args"] = ["sleep", "100"]
+    assert bundle.create().returncode == 0, bundle.written()
+    bundle.command("start", bundle.id, check=True)
+    done = bundle.command("exec", bundle.id, "cat", "/proc/uptime", check=True)
+    assert float(done.stdout.split()[0]) > 1000000
 
 
 def test_personality(bundle: Bundle) -> None:
