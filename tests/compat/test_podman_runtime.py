@@ -57,7 +57,8 @@ def _run(podman: Podman, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_run_and_its_status(podman: Podman) -> None:
-    assert _run(podman, "localhost/busybox", "echo", "hello").stdout == "hello\n"
+    done = _run(podman, "localhost/busybox", "echo", "hello")
+    assert done.stdout == "hello\n", done.stderr
     assert _run(podman, "localhost/busybox", "sh", "-c", "exit 3").returncode == 3
     assert _run(podman, "localhost/busybox", "no-such-program").returncode == 127
     assert _run(podman, "localhost/busybox", "/etc/passwd").returncode == 126

@@ -64,11 +64,13 @@ class Library:
         made.delete()
         return text
 
-    def world(self) -> tuple[list[str], list[str], str]:
+    def world(self) -> tuple[list[str], list[str], list[str]]:
         """Descriptors, cgroups and mounts: what could leak."""
         base = "/sys/fs/cgroup"
         groups = [name for name in os.listdir(base) if os.path.isdir(f"{base}/{name}/corral-test/{self.id}")]
-        return sorted(os.listdir("/proc/self/fd")), groups, Path("/proc/self/mountinfo").read_text()
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        own = [line for line in mounts if str(self.folder) in line or str(self.root) in line]
+        return sorted(os.listdir("/proc/self/fd")), groups, own
 
 
 @pytest.fixture

@@ -121,6 +121,8 @@ def locate(path: str) -> Cgroup:
     version, mounted = hierarchies()
     if ".." in path.split("/"):
         raise Failure("spec", errno.EINVAL, path, "cgroupsPath may not contain ..")
+    if path.count(":") == 2 and not path.startswith("/"):
+        raise Failure("spec", errno.EINVAL, path, "cgroupsPath is in systemd's form, which is not supported")
     if not path.strip("/."):
         raise Failure("spec", errno.EINVAL, path, "cgroupsPath must name a cgroup of the container's own")
     paths = {}
