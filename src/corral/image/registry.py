@@ -220,7 +220,7 @@ class Registry:
                     response = None
                     self.close()
                     attempts += 1
-                    if attempts >= ATTEMPTS:
+                    if attempts >= ATTEMPTS or _is_final(error):
                         raise RegistryUnreachable(self._url(self._blob(digest)), error) from error
                     time.sleep(_BACK_OFF_S[min(attempts, len(_BACK_OFF_S)) - 1])
             if response is not None:
@@ -301,7 +301,7 @@ class Registry:
                 answer = _finish(self._open(method, self._url(path), headers or {}, body))
             except (OSError, http.client.HTTPException) as error:
                 self.close()
-                if last or isinstance(error, ConnectionRefusedError | socket.gaierror):
+                if last or _is_final(error):
                     raise RegistryUnreachable(self._url(path), error) from error
                 time.sleep(_BACK_OFF_S[attempt])
                 continue
@@ -471,6 +471,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether another try would meet the same: nobody listens, no such host, a certificate that does not verify."""
+    return isinstance(error, ConnectionRefusedError | socket.gaierror) or hasattr(error, "verify_code")
 
 
 def _finish(response: http.client.HTTPResponse) -> Answer:
