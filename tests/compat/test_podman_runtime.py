@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.runtime_fixtures import needs_root
-from tests.support.bundles import RUNTIME, make_root
+from tests.support.bundles import RUNTIME, make_root, remove_test_cgroups
 
 pytestmark = needs_root
 
@@ -50,6 +50,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     yield command
     command("rm", "--all", "--force", "--time", "0")
     command("rmi", "--all", "--force")
+    remove_test_cgroups()
 
 
 def _run(podman: Podman, *words: str) -> subprocess.CompletedProcess[str]:
