@@ -642,7 +642,7 @@ def test_kill_at_any_point_leaves_a_store_that_opens_clean(tmp_path: Path, small
     root = tmp_path / "root"
     root.mkdir()
     randomness = random.Random(4)
-    for _ in range(12):
+    for _ in range(8):
         command = [sys.executable, "-c", CRASHING, str(root), str(archive)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout is not None

@@ -18,8 +18,18 @@ import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from corral.errors import InvalidParameter, NotFound, System, Unauthorized, Unavailable
 from corral.image import auth
+from corral.image.refusals import (
+    DOCUMENT_MAX_BYTES,
+    AccessDenied,
+    BlobUnknown,
+    DocumentTooLarge,
+    LoginFailed,
+    ManifestUnknown,
+    RegistryFailed,
+    RegistryUnreachable,
+    TooManyRequests,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -29,7 +39,6 @@ ATTEMPTS = 5
 _BACK_OFF_S = (0.2, 0.8, 2.0, 5.0)
 _RETRY_AFTER_MAX_S = 30.0
 _REDIRECTS_MAX = 5
-_DOCUMENT_MAX_BYTES = 4 << 20
 _ERROR_MAX_BYTES = 64 << 10
 _PIECE = 256 << 10
 _ACCEPT = ", ".join(
@@ -52,66 +61,6 @@ class _File(Protocol):
 
 
 Body = bytes | _File | None
-
-
-class RegistryUnreachable(Unavailable):
-    """No connection, or it broke and went on breaking."""
-
-    def __init__(self, url: str, error: Exception) -> None:
-        super().__init__(f'Get "{url}": {error}')
-
-
-class RegistryFailed(System):
-    """An answer that cannot be used."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        text = f"received unexpected HTTP status: {status} {http.client.responses.get(status, '')}".rstrip()
-        super().__init__(f"{text}: {detail}" if detail else text)
-        self.status = status
-
-
-class TooManyRequests(Unavailable):
-    """The registry's rate limit."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(f"toomanyrequests: {detail or 'retry later'}")
-
-
-class DocumentTooLarge(InvalidParameter):
-    """A manifest beyond the limit."""
-
-    def __init__(self) -> None:
-        super().__init__(f"cannot read manifest: it is larger than {_DOCUMENT_MAX_BYTES} bytes")
-
-
-class ManifestUnknown(NotFound):
-    """The repository has no such tag or digest."""
-
-    def __init__(self, reference: str) -> None:
-        super().__init__(f"manifest for {reference} not found: manifest unknown: manifest unknown")
-
-
-class AccessDenied(NotFound):
-    """Docker tells a missing repository and a forbidden one alike."""
-
-    def __init__(self, name: str, detail: str) -> None:
-        super().__init__(
-            f"pull access denied for {name}, repository does not exist or may require 'docker login': {detail}"
-        )
-
-
-class LoginFailed(Unauthorized):
-    """The credentials were refused."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(f"unauthorized: {detail or 'authentication required'}")
-
-
-class BlobUnknown(NotFound):
-    """The registry's manifest names a blob that it does not have."""
-
-    def __init__(self, digest: str) -> None:
-        super().__init__(f"blob {digest} not found: blob unknown to registry")
 
 
 class Answer:
@@ -479,7 +428,7 @@ def _is_final(error: Exception) -> bool:
 
 
 def _finish(response: http.client.HTTPResponse) -> Answer:
-    limit = _DOCUMENT_MAX_BYTES if response.status < 300 else _ERROR_MAX_BYTES
+    limit = DOCUMENT_MAX_BYTES if response.status < 300 else _ERROR_MAX_BYTES
     body = response.read(limit + 1)
     if len(body) > limit:
         if response.status < 300:
