@@ -15,7 +15,7 @@ import os
 import socket
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corral.image import auth
@@ -312,6 +312,8 @@ class Registry:
     def _send(self, method: str, url: str, headers: dict[str, str], body: Body = None) -> http.client.HTTPResponse:
         parts = urllib.parse.urlsplit(url)
         path = parts.path + (f"?{parts.query}" if parts.query else "")
+        if parts.scheme == "http" and proxy_for("http", parts.netloc, os.environ):
+            path = f"http://{parts.netloc}{path}"
         key = (parts.scheme, parts.netloc)
         known = self._connections.get(key)
         connection = known or self._connect(parts.scheme, parts.netloc)
@@ -328,9 +330,14 @@ class Registry:
         return self._send(method, url, headers, body)  # a kept connection that the server had closed meanwhile
 
     def _connect(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
+        proxy = proxy_for(scheme, netloc, os.environ)
         if scheme == "http":
-            return http.client.HTTPConnection(netloc, timeout=TIMEOUT_S, blocksize=_PIECE)
-        return http.client.HTTPSConnection(netloc, timeout=TIMEOUT_S, context=self._tls(netloc), blocksize=_PIECE)
+            return http.client.HTTPConnection(proxy or netloc, timeout=TIMEOUT_S, blocksize=_PIECE)
+        context = self._tls(netloc)
+        connection = http.client.HTTPSConnection(proxy or netloc, timeout=TIMEOUT_S, context=context, blocksize=_PIECE)
+        if proxy:
+            connection.set_tunnel(netloc)
+        return connection
 
     def _tls(self, netloc: str) -> ssl.SSLContext:
         """The system's authorities plus certs.d's; client certificates from there (`NAME.cert` with `NAME.key`)."""
@@ -420,6 +427,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def proxy_for(scheme: str, netloc: str, environment: Mapping[str, str]) -> str:
+    """`host:port` of the proxy that the environment names for a host, "" for none; never for this machine itself."""
+    if is_loopback(netloc):
+        return ""
+    host = urllib.parse.urlsplit(f"//{netloc}").hostname or ""
+    for word in (environment.get("no_proxy") or environment.get("NO_PROXY") or "").split(","):
+        name = word.strip().lower().lstrip(".")
+        if name == "*" or (name and (host == name or netloc == name or host.endswith("." + name))):
+            return ""
+    text = environment.get(f"{scheme}_proxy") or environment.get(f"{scheme.upper()}_PROXY") or ""
+    return urllib.parse.urlsplit(text if "//" in text else f"//{text}").netloc.rpartition("@")[2]
 
 
 def _is_final(error: Exception) -> bool:
