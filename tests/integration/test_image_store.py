@@ -26,6 +26,7 @@ from corral.image import make
 from corral.image.images import Images
 from corral.image.model import NoSuchImage, NoSuchPlatform, RemoveConflict, User
 from corral.image.pull import Registries
+from corral.image.registry import proxy_for
 from corral.oci.image import RunConfig
 from corral.store.db import Database
 from tests.support import images as made
@@ -642,7 +643,7 @@ def test_kill_at_any_point_leaves_a_store_that_opens_clean(tmp_path: Path, small
     root = tmp_path / "root"
     root.mkdir()
     randomness = random.Random(4)
-    for _ in range(12):
+    for _ in range(8):
         command = [sys.executable, "-c", CRASHING, str(root), str(archive)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout is not None
@@ -661,3 +662,21 @@ def test_kill_at_any_point_leaves_a_store_that_opens_clean(tmp_path: Path, small
             assert store.leftovers() == []
         finally:
             store.close()
+
+
+def test_a_proxy_from_the_environment(store: Store, small: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptor, blobs = made.oci_blobs(small)
+    store.images.registries = Registries(insecure=frozenset(("registry.invalid",)))
+    with hostile(serve(blobs, str(descriptor["digest"]))) as server:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{server.address}")
+        assert store.pull("registry.invalid/x", "1").id == descriptor["digest"]
+        assert all(path.startswith("http://registry.invalid/v2/") for path, _ in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("netloc", "proxy"),
+    [("a.example", "p:1"), ("127.0.0.1:5000", ""), ("b.internal", ""), ("internal", ""), ("c.example:5000", "")],
+)
+def test_hosts_without_a_proxy(netloc: str, proxy: str) -> None:
+    environment = {"https_proxy": "http://user:word@p:1", "NO_PROXY": ".internal, c.example:5000"}
+    assert proxy_for("https", netloc, environment) == proxy
