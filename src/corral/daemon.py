@@ -30,7 +30,7 @@ from corral.engine.tasks import Launcher
 from corral.errors import CorralError
 from corral.image.images import Images
 from corral.image.pull import Registries
-from corral.net.model import AddressPool, NetworkSettings
+from corral.net.model import DEFAULT_POOLS, AddressPool, NetworkSettings
 from corral.net.networks import Networks
 from corral.store.db import Database
 from corral.volume.volumes import Volumes
@@ -194,7 +194,7 @@ def _network_settings(config: Config) -> NetworkSettings:
         dns=config.dns,
         exec_root=config.exec_root,
         table="corral" if bridge in ("corral0", "none") else f"corral-{bridge}",
-        **({"pools": pools} if pools else {}),
+        pools=pools or DEFAULT_POOLS,
     )
 
 

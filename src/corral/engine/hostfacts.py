@@ -76,7 +76,7 @@ def _cgroups() -> tuple[int, frozenset[str]]:
     mounted = set()
     with open("/proc/self/mountinfo") as file:
         for line in file:
-            before, _, after = line.partition(" - ")
+            _, _, after = line.partition(" - ")
             kind, _, options = after.split()[:3]
             if kind == "cgroup":
                 mounted.update(options.split(","))

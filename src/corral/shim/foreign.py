@@ -60,7 +60,7 @@ class Container:
                 if os.path.exists(f"{name}.{suffix}"):
                     os.unlink(f"{name}.{suffix}")
 
-    def kill(self, signum: int, all: bool = False) -> None:  # noqa: A002  as the library calls it
+    def kill(self, signum: int, all: bool = False) -> None:
         """Signal init, or every process."""
         if all:
             cgroup.kill(self._group, signum)
@@ -140,7 +140,9 @@ class Container:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(descriptors or [null] * 3)]
-            pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions, setsigdef=[signal.SIGINT, signal.SIGHUP])
+            pid = os.posix_spawnp(
+                argv[0], argv, os.environ, file_actions=actions, setsigdef=[signal.SIGINT, signal.SIGHUP]
+            )
         except OSError as error:
             raise Failure.from_os_error("runtime", error, argv[0]) from error
         finally:

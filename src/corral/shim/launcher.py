@@ -15,8 +15,8 @@ import signal
 import socket
 import sys
 
-from corral.shim import main as shim
 from corral.shim import frames, protocol
+from corral.shim import main as shim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _become_shim(directory: str, connection: int) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         shim.serve(directory, socket.socket(fileno=connection))
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001  nothing of the launcher may run in the child
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _OUTPUT_AFTER_EXIT_S = 2.0  # how long output is awaited after its process has exited, as Docker waits
 
+
 def warm_up() -> None:
     """Import what a container needs, so that every fork of the caller shares it."""
     bpf.compile_profile({"defaultAction": "SCMP_ACT_ALLOW"}, os.uname().machine)
@@ -435,8 +436,8 @@ class Shim:
 _VERBS = {
     verb: getattr(Shim, verb)
     for verb in (
-        "hello create start attach exec resize kill pause resume update stats pids sync watch_log abandon hold clean_up".split()
-    )
+        "hello create start attach exec resize kill pause resume update stats pids sync watch_log abandon hold clean_up"
+    ).split()
 }
 
 
