@@ -20,7 +20,7 @@ from corral.api.routes import ROUTES
 from corral.api.server import Server
 from corral.api.services import Services
 from corral.config import Config, ConfigError, merge, parse_arguments
-from corral.engine import hostfacts, recover
+from corral.engine import probe, profiles, recover, seccomp
 from corral.engine.containers import Containers
 from corral.engine.context import Engine, Paths
 from corral.engine.events import Events
@@ -122,7 +122,8 @@ def _only_one(config: Config) -> Iterator[None]:
 
 
 async def _serve(config: Config) -> int:
-    launcher = Launcher()
+    machine = os.uname().machine
+    launcher = Launcher(seccomp.default_filter(profiles.DEFAULT_CAPABILITIES, machine))
     launcher.start()  # it imports in its own process while we go on in ours
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -164,7 +165,7 @@ def _build(config: Config, launcher: Launcher) -> Services:
     images = Images(db, config.data_root, image_event, _registries(config))
     engine = Engine(
         config=config,
-        facts=hostfacts.probe(),
+        facts=probe.look(),
         paths=paths,
         db=db,
         events=events,
