@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     async def _skip_body(self) -> None:
-        """Read what the handler left of a body, within reason: closing on a client that still writes loses our answer."""
+        """Read what the handler left of a body, within reason: a client that still writes would miss our answer."""
         if self._http.they_are_waiting_for_100_continue:
             return
         skipped = 0
