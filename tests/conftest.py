@@ -28,7 +28,12 @@ def daemon() -> Iterator[Daemon]:
 def shared_engine(request: pytest.FixtureRequest) -> Engine:
     """The engine under test: the session's corrald, or the one given with --engine."""
     given = request.config.getoption("--engine")
-    return Engine(given) if given else request.getfixturevalue("daemon")
+    if not given:
+        ours: Daemon = request.getfixturevalue("daemon")
+        return ours
+    other = Engine(given)
+    other.load_image()
+    return other
 
 
 @pytest.fixture

@@ -184,6 +184,12 @@ class Engine:
             self._client.close()
             self._client = None
 
+    def load_image(self) -> None:
+        """Have IMAGE."""
+        reply = self.request("POST", "/images/load", busybox_image(), {"Content-Type": "application/x-tar"})
+        assert reply.status == 200, reply.body
+        assert b"error" not in reply.body, reply.body
+
     def create(self, *command: str, name: str | None = None, **body: Any) -> str:
         """A container made through the API; its id."""
         query = {"name": name} if name else {}
@@ -269,12 +275,6 @@ class Daemon(Engine):
             return self.get("/_ping").status == 200
         except OSError:
             return False
-
-    def load_image(self) -> None:
-        """Have IMAGE."""
-        reply = self.request("POST", "/images/load", busybox_image(), {"Content-Type": "application/x-tar"})
-        assert reply.status == 200, reply.body
-        assert b"error" not in reply.body, reply.body
 
     def end(self, number: int = signal.SIGTERM) -> None:
         """End the daemon's process; containers go on."""
@@ -403,8 +403,7 @@ def check_nothing_left(daemon: Daemon, before: Footprint) -> None:
     assert now.elements == before.elements
     assert now.processes <= before.processes, [_name(pid) for pid in daemon.processes()]
     assert now.descriptors <= before.descriptors, sorted(daemon.descriptors().values())
-    folders = [name for name in os.listdir(os.path.join(daemon.data_root, "containers"))]
-    assert folders == []
+    assert os.listdir(os.path.join(daemon.data_root, "containers")) == []
 
 
 def _name(pid: int) -> str:
