@@ -149,7 +149,10 @@ def merge(arguments: Arguments, file_text: str | None) -> Config:
             f"the following directives are specified both as a flag and in the configuration file: {shown}"
         )
     merged = {**from_file, **arguments.options}
-    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()})
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()
+    }
+    return Config(**values)
 
 
 def _read_file(text: str) -> dict[str, Any]:

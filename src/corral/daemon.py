@@ -20,7 +20,7 @@ from corral.api.routes import ROUTES
 from corral.api.server import Server
 from corral.api.services import Services
 from corral.config import Config, ConfigError, merge, parse_arguments
-from corral.engine import hostfacts, recover
+from corral.engine import probe, profiles, recover, seccomp
 from corral.engine.containers import Containers
 from corral.engine.context import Engine, Paths
 from corral.engine.events import Events
@@ -30,7 +30,7 @@ from corral.engine.tasks import Launcher
 from corral.errors import CorralError
 from corral.image.images import Images
 from corral.image.pull import Registries
-from corral.net.model import AddressPool, NetworkSettings
+from corral.net.model import DEFAULT_POOLS, AddressPool, NetworkSettings
 from corral.net.networks import Networks
 from corral.store.db import Database
 from corral.volume.volumes import Volumes
@@ -122,7 +122,8 @@ def _only_one(config: Config) -> Iterator[None]:
 
 
 async def _serve(config: Config) -> int:
-    launcher = Launcher()
+    machine = os.uname().machine
+    launcher = Launcher(seccomp.default_filter(profiles.DEFAULT_CAPABILITIES, machine))
     launcher.start()  # it imports in its own process while we go on in ours
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -164,7 +165,7 @@ def _build(config: Config, launcher: Launcher) -> Services:
     images = Images(db, config.data_root, image_event, _registries(config))
     engine = Engine(
         config=config,
-        facts=hostfacts.probe(),
+        facts=probe.look(),
         paths=paths,
         db=db,
         events=events,
@@ -194,7 +195,7 @@ def _network_settings(config: Config) -> NetworkSettings:
         dns=config.dns,
         exec_root=config.exec_root,
         table="corral" if bridge in ("corral0", "none") else f"corral-{bridge}",
-        **({"pools": pools} if pools else {}),
+        pools=pools or DEFAULT_POOLS,
     )
 
 

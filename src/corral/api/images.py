@@ -58,8 +58,10 @@ def _keep(services: Services, image: Image, filters: matching.Filters) -> bool:
             lambda: dangling is None or dangling == image.dangling,
             lambda: matching.match_labels(filters.get("label", ()), labels),
             lambda: not filters.get("label!") or not matching.match_labels(filters["label!"], labels),
-            lambda: not filters.get("reference")
-            or any(reference_matches(pattern, name) for pattern in filters["reference"] for name in image.repo_tags),
+            lambda: (
+                not filters.get("reference")
+                or any(reference_matches(pattern, name) for pattern in filters["reference"] for name in image.repo_tags)
+            ),
             lambda: all(created < _seconds(images.get(ref).created) * 10**9 for ref in filters.get("before", ())),
             lambda: all(created > _seconds(images.get(ref).created) * 10**9 for ref in filters.get("since", ())),
             lambda: all(created < time_ns(text) for text in filters.get("until", ())),
@@ -129,7 +131,15 @@ async def inspect(services: Services, request: Request) -> Answer:
 def _run_config(run: Any) -> dict[str, Any]:
     """An image's `Config` with every field that Docker's has."""
     shown: dict[str, Any] = msgspec.to_builtins(run)
-    full = {"User": "", "Env": None, "Cmd": None, "Entrypoint": None, "WorkingDir": "", "Volumes": None, "OnBuild": None}
+    full = {
+        "User": "",
+        "Env": None,
+        "Cmd": None,
+        "Entrypoint": None,
+        "WorkingDir": "",
+        "Volumes": None,
+        "OnBuild": None,
+    }
     return {**full, "Labels": None, **shown}
 
 
@@ -150,14 +160,14 @@ async def remove(services: Services, request: Request) -> Answer:
     query = request.query
 
     def in_use(digest: str) -> list[User]:
-        return [
-            User(live.id, live.has_process) for live in services.engine.index if live.record.image_id == digest
-        ]
+        return [User(live.id, live.has_process) for live in services.engine.index if live.record.image_id == digest]
 
     done = await services.engine.images.remove(
         request.params["name"], force=query.flag("force"), prune=not query.flag("noprune"), in_use=in_use
     )
-    return http.json([{"Deleted": item.digest} if isinstance(item, Deleted) else {"Untagged": item.name} for item in done])
+    return http.json(
+        [{"Deleted": item.digest} if isinstance(item, Deleted) else {"Untagged": item.name} for item in done]
+    )
 
 
 async def load(services: Services, request: Request) -> Answer:
@@ -269,7 +279,11 @@ async def prune(services: Services, request: Request) -> Answer:
     deleted: list[dict[str, str]] = []
     freed = 0
     for image in services.engine.images.list():
-        if image.id in used or (only_dangling is not False and not image.dangling) or not _keep(services, image, filters):
+        if (
+            image.id in used
+            or (only_dangling is not False and not image.dangling)
+            or not _keep(services, image, filters)
+        ):
             continue
         for name in image.repo_tags or (image.id,):
             done = await services.engine.images.remove(name, force=True)

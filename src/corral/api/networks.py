@@ -217,5 +217,3 @@ async def prune(services: Services, request: Request) -> Answer:
 
     deleted = await services.engine.networks.prune(keep)
     return http.json({"NetworksDeleted": list(deleted) or None})
-
-

@@ -51,7 +51,7 @@ class Router:
             answer = await self._answer(request)
         except (ClientGone, asyncio.CancelledError):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever a handler raises is answered here, once
             answer = _failure(request, error)
         if _log.isEnabledFor(logging.DEBUG):
             elapsed_ms = (time.perf_counter() - started) * 1e3

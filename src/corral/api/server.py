@@ -11,6 +11,7 @@ import email.utils
 import logging
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import parse_qs, unquote
 
@@ -107,7 +108,7 @@ class Connection(asyncio.Protocol):
             if not self._lost and self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 body = f'{{"message":"{error.error_status_hint} bad request"}}'.encode()
                 await self._send_whole(Response(error.error_status_hint, body))
-        except Exception:
+        except Exception:  # noqa: BLE001  one connection must not end the daemon
             _log.exception("cannot serve a connection")
         finally:
             if not self._taken:
@@ -126,7 +127,9 @@ class Connection(asyncio.Protocol):
             await self._send_stream(answer)
         else:
             await self._send_whole(answer)
-        while self._http.their_state is h11.SEND_BODY and isinstance(self._http.next_event(), h11.Data | h11.EndOfMessage):
+        while self._http.their_state is h11.SEND_BODY and isinstance(
+            self._http.next_event(), h11.Data | h11.EndOfMessage
+        ):
             pass  # what has arrived of a body that nobody read; if there is more to come, the connection ends here
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
@@ -146,7 +149,7 @@ class Connection(asyncio.Protocol):
     async def _next_event(self) -> h11.Event | type[h11.PAUSED]:
         while True:
             event = self._http.next_event()
-            if event is not h11.NEED_DATA:
+            if event is h11.PAUSED or isinstance(event, h11.Event):
                 return event
             if self._lost:
                 raise ClientGone
@@ -285,14 +288,11 @@ class Server:
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
 
-    async def listen(self, sock: socket.socket, ssl: object = None) -> None:
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Serve a bound socket."""
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: Connection(self._dispatch, self._connections),
-            sock=sock,
-            ssl=ssl,  # type: ignore[arg-type]
-            backlog=1024,
+            lambda: Connection(self._dispatch, self._connections), sock=sock, ssl=tls, backlog=1024
         )
         self._servers.append(server)
 

@@ -18,7 +18,9 @@ _PING_HEADERS = (
     ("Pragma", "no-cache"),
     ("Swarm", "inactive"),
 )
-_EVENT_FILTERS = "config container daemon event image label network node plugin scope secret service type volume".split()
+_EVENT_FILTERS = (
+    "config container daemon event image label network node plugin scope secret service type volume".split()
+)
 
 
 async def ping(services: Services, request: Request) -> Answer:
@@ -80,7 +82,9 @@ def _matches(event: dict[str, Any], filters: matching.Filters) -> bool:
     kind, action = event["Type"], event["Action"]
     if filters.get("type") and kind not in filters["type"]:
         return False
-    if filters.get("event") and not any(action == value or action.startswith(value + ":") for value in filters["event"]):
+    if filters.get("event") and not any(
+        action == value or action.startswith(value + ":") for value in filters["event"]
+    ):
         return False
     if filters.get("scope") and event["scope"] not in filters["scope"]:
         return False

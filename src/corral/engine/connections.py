@@ -38,11 +38,14 @@ async def connect(engine: Engine, ref: str, container: str, settings: EndpointSe
         record = live.record
         if name in record.networks:
             raise AlreadyConnected(record.name, name)
-        if live.has_process:
+        request = request_of(record, name, settings)
+        if not live.has_process:
+            await engine.networks.check_request(request)
+        else:
             attachment = await engine.networks.connect(
                 record.id,
                 record.state.pid,
-                request_of(record, name, settings),
+                request,
                 hostname=record.config.hostname,
                 name=record.name,
             )
@@ -76,6 +79,11 @@ def _check_mode(live: Live, network: str) -> None:
     if mode == "host" or network == "host":
         raise ModeForbids("container cannot be connected to host network or disconnected from it")
     if mode.startswith("container:"):
-        raise ModeForbids("container sharing network namespace with another container or host cannot be connected to any other network")
+        raise ModeForbids(
+            "container sharing network namespace with another container or host "
+            "cannot be connected to any other network"
+        )
     if mode == "none" and network != "none":
-        raise ModeForbids("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+        raise ModeForbids(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 from corral.engine import create, defaults, lifecycle, signals, spec, start
 from corral.engine.context import Engine
@@ -179,7 +180,7 @@ class Containers:
     async def _signal(self, live: Live, signal: int) -> None:
         await self._control(live, "kill", signal=signal)
 
-    async def _control(self, live: Live, verb: str, **fields: object) -> None:
+    async def _control(self, live: Live, verb: str, **fields: Any) -> None:
         if live.task is None:
             return
         try:

@@ -236,7 +236,7 @@ async def in_thread(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]
                 if stopped.is_set():
                     return
                 tell(piece)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  raised again on the event loop
             tell(error)
         else:
             tell(None)
@@ -277,7 +277,7 @@ async def feed_thread(body: AsyncIterator[bytes], work: Callable[[Callable[[], b
                     break
                 pieces.put(piece)
         pieces.put(b"")
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  raised again below, once the thread has ended
         failure.append(error)
         pieces.put(InvalidParameter("unexpected EOF"))
     try:
@@ -291,5 +291,6 @@ async def feed_thread(body: AsyncIterator[bytes], work: Callable[[Callable[[], b
 
 async def _room_or_end(room: asyncio.Semaphore, worker: asyncio.Future[None]) -> None:
     waiting = asyncio.ensure_future(room.acquire())
-    await asyncio.wait({waiting, worker}, return_when=asyncio.FIRST_COMPLETED)
+    both: set[asyncio.Future[Any]] = {waiting, worker}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

@@ -16,6 +16,7 @@ from corral.engine.context import Engine
 from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import Container, MountPoint, insert
 from corral.errors import InvalidParameter, NotFound
+from corral.oci.digest import ChainID
 from corral.wire.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig, LogConfig
 
 LOG_DRIVERS = ("json-file", "none")
@@ -188,7 +189,7 @@ async def _make_durable(engine: Engine, record: Container) -> None:
         for name in ("hosts", "hostname", "resolv.conf"):
             with open(os.path.join(folder, name), "w"):
                 pass
-        _, staged = engine.snapshots.stage(record.id, record.layers or None)
+        _, staged = engine.snapshots.stage(record.id, ChainID(record.layers) if record.layers else None)
         undo.callback(engine.snapshots.removed, record.id)
         try:
             await engine.commit(staged, insert(record))

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 
 from corral.engine.context import Engine
 from corral.engine.live import Live
+from corral.engine.start import OVERLAY_OPTIONS
 from corral.errors import System
 from corral.runtime.failure import Failure
 
@@ -47,7 +48,12 @@ async def _held(engine: Engine, live: Live) -> AsyncIterator[int]:
     try:
         answer = await task.request(
             "hold",
-            rootfs={"lower": list(overlay.lower), "upper": overlay.upper, "work": overlay.work, "options": []},
+            rootfs={
+                "lower": list(overlay.lower),
+                "upper": overlay.upper,
+                "work": overlay.work,
+                "options": OVERLAY_OPTIONS,
+            },
             binds=[
                 [point.source, point.destination, not point.rw]
                 for point in sorted(live.record.mounts, key=lambda point: point.destination.count("/"))

@@ -150,7 +150,7 @@ def ports(live: Live) -> dict[str, Any]:
     record = live.record
     if not live.has_process:
         return {}
-    found: dict[str, Any] = {port: None for port in record.config.exposed_ports or {}}
+    found: dict[str, Any] = dict.fromkeys(record.config.exposed_ports or {})
     for binding in record.ports:
         key = f"{binding.container_port}/{binding.proto}"
         entry = {"HostIp": binding.host_ip or "0.0.0.0", "HostPort": str(binding.host_port)}
@@ -194,7 +194,7 @@ def _addresses(endpoint: Endpoint | None) -> dict[str, Any]:
 def summary(engine: Engine, live: Live, *, size: bool = False) -> dict[str, Any]:
     """One entry of `GET /containers/json`."""
     record = live.record
-    shown = {
+    shown: dict[str, Any] = {
         "Id": record.id,
         "Names": [f"/{record.name}"],
         "Image": record.image_ref,

@@ -24,6 +24,8 @@ from corral.net.model import Attachment, EndpointRequest
 from corral.runtime.failure import Failure
 from corral.wire.containers import EndpointSettings
 
+# A layer must hold whole files under their own names, so that it can be committed and read by others.
+OVERLAY_OPTIONS = ["redirect_dir=off", "metacopy=off"]
 _LOG_SIZE_BYTES = 20_000_000
 _LOG_FILES = 5
 
@@ -158,7 +160,12 @@ async def _create(engine: Engine, live: Live, task: Task) -> None:
             [client.fd for client in clients],
             id=record.id,
             runtime=[runtime.path, *runtime.arguments] if runtime else None,
-            rootfs={"lower": list(overlay.lower), "upper": overlay.upper, "work": overlay.work, "options": []},
+            rootfs={
+                "lower": list(overlay.lower),
+                "upper": overlay.upper,
+                "work": overlay.work,
+                "options": OVERLAY_OPTIONS,
+            },
             user=record.config.user,
             groups=record.host.group_add or [],
             terminal=record.config.tty,
@@ -198,6 +205,7 @@ async def _attach_network(engine: Engine, record: Container, task: Task, undo: c
         devices.wanted_ports(record),
         hostname=record.config.hostname,
         name=record.name,
+        upstream=tuple(record.host.dns or engine.config.dns),
     )
     for endpoint in attachment.endpoints:
         network_event(engine, endpoint.network_id, endpoint.network_name, record.id, "connect")
@@ -285,7 +293,7 @@ async def _note_failure(engine: Engine, live: Live, error: CorralError) -> None:
     state.error = str(error)
     if state.status == "restarting":
         state.status = "exited"
-        state.finished_at = timestamp()
+        state.finished_at = timestamp(time.time_ns())
     await engine.commit(save(live.record))
     for client in live.early_clients:
         client.close()

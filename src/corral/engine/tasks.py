@@ -154,7 +154,9 @@ class Task:
 class Launcher:
     """The process that forks shims; started again should it ever end."""
 
-    def __init__(self) -> None:
+    def __init__(self, seccomp: dict[str, Any]) -> None:
+        """`seccomp` is the filter that most containers will have: it is compiled once, here."""
+        self._seccomp = seccomp
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -169,6 +171,7 @@ class Launcher:
                 command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=environment, cwd="/"
             )
         self._control = ours
+        frames.send(ours, {"seccomp": self._seccomp})
 
     def launch(self, directory: str) -> Task:
         """A new shim whose files are in `directory`; raises LauncherGone."""
