@@ -10,10 +10,11 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from corral.engine.context import Engine
 from corral.engine.live import Live
+from corral.engine.record import MountPoint
 from corral.engine.start import OVERLAY_OPTIONS
 from corral.errors import System
 from corral.runtime.failure import Failure
@@ -33,12 +34,19 @@ async def root(engine: Engine, live: Live) -> AsyncIterator[int]:
         finally:
             os.close(fd)
         return
-    async with live.lock, _held(engine, live) as fd:
+    async with live.lock, _held(engine, live, live.record.mounts) as fd:
         yield fd
 
 
 @contextlib.asynccontextmanager
-async def _held(engine: Engine, live: Live) -> AsyncIterator[int]:
+async def without_mounts(engine: Engine, live: Live) -> AsyncIterator[int]:
+    """A descriptor of the root of a container that does not run, as its image and its own changes make it."""
+    async with live.lock, _held(engine, live, ()) as fd:
+        yield fd
+
+
+@contextlib.asynccontextmanager
+async def _held(engine: Engine, live: Live, points: Iterable[MountPoint]) -> AsyncIterator[int]:
     parent = os.path.join(engine.paths.exec_root, "held")
     os.makedirs(parent, mode=0o700, exist_ok=True)
     directory = tempfile.mkdtemp(dir=parent)
@@ -56,7 +64,7 @@ async def _held(engine: Engine, live: Live) -> AsyncIterator[int]:
             },
             binds=[
                 [point.source, point.destination, not point.rw]
-                for point in sorted(live.record.mounts, key=lambda point: point.destination.count("/"))
+                for point in sorted(points, key=lambda point: point.destination.count("/"))
                 if point.type in ("bind", "volume") and os.path.exists(point.source)
             ],
         )

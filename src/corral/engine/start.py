@@ -46,6 +46,7 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
     record = live.record
     try:
         async with contextlib.AsyncExitStack() as undo:
+            _take_shared_name(engine, record)
             bundle = _make_bundle(engine, record, undo)
             mounts.prepare_sources(record.mounts)
             _write_spec(engine, record, bundle)
@@ -130,6 +131,13 @@ def _joined(engine: Engine, mode: str) -> Live:
     if not other.has_process:
         raise JoinRefused(f"cannot join network namespace of a non running container: {other.id}")
     return other
+
+
+def _take_shared_name(engine: Engine, record: Container) -> None:
+    """A container in the network of another has that one's name: the hosts file, which both see, knows no other."""
+    if record.host.network_mode.startswith("container:"):
+        owner = _joined(engine, record.host.network_mode).record
+        record.config.hostname, record.config.domainname = owner.config.hostname, owner.config.domainname
 
 
 def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
