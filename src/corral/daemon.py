@@ -215,6 +215,8 @@ async def _shut_down(services: Services) -> None:
     for task in list(engine.background):
         task.cancel()
     for live in engine.index:
+        if live.health is not None:
+            live.health.stop()
         if live.task is not None:
             live.task.close()
     await engine.networks.close(keep=any(live.has_process for live in engine.index))
