@@ -20,7 +20,7 @@ from corral.api.routes import ROUTES
 from corral.api.server import Server
 from corral.api.services import Services
 from corral.config import Config, ConfigError, merge, parse_arguments
-from corral.engine import probe, profiles, recover, seccomp
+from corral.engine import filesystem, probe, profiles, recover, seccomp
 from corral.engine.containers import Containers
 from corral.engine.context import Engine, Paths
 from corral.engine.events import Events
@@ -202,6 +202,7 @@ def _network_settings(config: Config) -> NetworkSettings:
 async def _recover(services: Services) -> None:
     """Bring what an earlier daemon left in line with the records."""
     engine = services.engine
+    filesystem.make_init_layer(engine)
     recover.read_records(engine)
     survivors, exits = await recover.find_survivors(engine)
     await engine.networks.open(survivors)
