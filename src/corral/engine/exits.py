@@ -121,6 +121,7 @@ class Exits:
         record.endpoints, record.ports = [], []
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(task.gone.wait(), 30)
+        self._execs.abandon_all(live)
         live.task = None
         task.close()
         shutil.rmtree(engine.paths.bundle(record.id), ignore_errors=True)
