@@ -189,6 +189,12 @@ def _network_settings(config: Config) -> NetworkSettings:
     return NetworkSettings(
         bridge=bridge,
         bip=config.bip,
+        fixed_cidr=config.fixed_cidr,
+        fixed_cidr_v6=config.fixed_cidr_v6,
+        default_gateway=config.default_gateway,
+        default_host_ip=config.ip,
+        ipv6=config.ipv6,
+        packet_filter=config.iptables,
         mtu=config.mtu,
         ip_forward=config.ip_forward,
         userland_proxy=config.userland_proxy,
