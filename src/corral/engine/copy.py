@@ -69,7 +69,7 @@ def stat_path(root_fd: int, path: str, container: str) -> dict[str, Any]:
     except OSError as error:
         raise NoSuchPath(path, container) from error
     if must_be_directory and not stat.S_ISDIR(status.st_mode):
-        resolved = _follow(root_fd, path)
+        resolved = follow(root_fd, path)
         if resolved is None or not stat.S_ISDIR(resolved.st_mode):
             raise NotADirectory
     seconds, rest = divmod(status.st_mtime_ns, 1_000_000_000)
@@ -107,7 +107,8 @@ def _absolute_link(root_fd: int, path: str) -> str:
     return path
 
 
-def _follow(root_fd: int, path: str) -> os.stat_result | None:
+def follow(root_fd: int, path: str) -> os.stat_result | None:
+    """What a path leads to below the root, or None."""
     try:
         fd = files.openat2(root_fd, path, os.O_PATH)
     except OSError:
@@ -190,7 +191,7 @@ async def extract(
 
 
 def _target(live: Live, root_fd: int, path: str) -> str:
-    resolved = _follow(root_fd, path)
+    resolved = follow(root_fd, path)
     if resolved is None:
         raise NoSuchPath(path, live.id)
     if not stat.S_ISDIR(resolved.st_mode):

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 from corral.config import ConfigError
-from corral.engine import defaults, devices, mounts, names
+from corral.engine import copyup, defaults, devices, mounts, names, removal
 from corral.engine.context import Engine
 from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import Container, MountPoint, insert
@@ -56,7 +56,8 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     defaults.check_host(host, cpus=engine.facts.cpus, log_drivers=LOG_DRIVERS)
     _check_against_host(engine, host)
     container_id = secrets.token_hex(32)
-    if not request.hostname and host.network_mode != "host" and host.uts_mode != "host":
+    shares_name = host.network_mode == "host" or host.network_mode.startswith("container:") or host.uts_mode == "host"
+    if not request.hostname and not shares_name:
         request.hostname = container_id[:12]
     name = name or names.unused(lambda candidate: engine.index.owner_of(candidate) is not None)
     if (owner := engine.index.owner_of(name)) is not None:
@@ -84,6 +85,11 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         raise
     live = Live(record)
     engine.index.add(live)
+    try:
+        await copyup.fill_volumes(engine, live)
+    except BaseException:
+        await removal.remove_now(engine, live, volumes=True)
+        raise
     for volume in new_volumes:
         engine.events.publish("volume", "create", volume, {"driver": "local"})
     engine.publish(live, "create")

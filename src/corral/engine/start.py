@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from corral.engine import devices, failures, mounts, spec
+from corral.engine import devices, failures, filesystem, mounts, spec
 from corral.engine.context import Engine
 from corral.engine.defaults import size_bytes
 from corral.engine.live import Live, NoSuchContainer
@@ -24,8 +24,6 @@ from corral.net.model import Attachment, EndpointRequest
 from corral.runtime.failure import Failure
 from corral.wire.containers import EndpointSettings
 
-# A layer must hold whole files under their own names, so that it can be committed and read by others.
-OVERLAY_OPTIONS = ["redirect_dir=off", "metacopy=off"]
 _LOG_SIZE_BYTES = 20_000_000
 _LOG_FILES = 5
 
@@ -46,6 +44,7 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
     record = live.record
     try:
         async with contextlib.AsyncExitStack() as undo:
+            _take_shared_name(engine, record)
             bundle = _make_bundle(engine, record, undo)
             mounts.prepare_sources(record.mounts)
             _write_spec(engine, record, bundle)
@@ -132,6 +131,13 @@ def _joined(engine: Engine, mode: str) -> Live:
     return other
 
 
+def _take_shared_name(engine: Engine, record: Container) -> None:
+    """A container in the network of another has that one's name: the hosts file, which both see, knows no other."""
+    if record.host.network_mode.startswith("container:"):
+        owner = _joined(engine, record.host.network_mode).record
+        record.config.hostname, record.config.domainname = owner.config.hostname, owner.config.domainname
+
+
 def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
     host = record.host
     found = {}
@@ -150,7 +156,6 @@ def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
 
 async def _create(engine: Engine, live: Live, task: Task) -> None:
     record = live.record
-    overlay = engine.snapshots.mounts(record.id)
     clients, live.early_clients = live.early_clients, []
     runtime = engine.config.runtime(record.host.runtime)
     size = list(record.host.console_size) if any(record.host.console_size) else None
@@ -160,12 +165,7 @@ async def _create(engine: Engine, live: Live, task: Task) -> None:
             [client.fd for client in clients],
             id=record.id,
             runtime=[runtime.path, *runtime.arguments] if runtime else None,
-            rootfs={
-                "lower": list(overlay.lower),
-                "upper": overlay.upper,
-                "work": overlay.work,
-                "options": OVERLAY_OPTIONS,
-            },
+            rootfs=filesystem.rootfs(engine, live),
             user=record.config.user,
             groups=record.host.group_add or [],
             terminal=record.config.tty,
