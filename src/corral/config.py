@@ -46,6 +46,8 @@ class Config:
     ip: str = ""  # where ports are published that name no address
     ipv6: bool = False
     iptables: bool = True
+    ip_masq: bool = True
+    icc: bool = True
     mtu: int = 1500
     default_address_pools: tuple[Mapping[str, Any], ...] = ()
     ip_forward: bool = True
@@ -105,8 +107,6 @@ _ALWAYS: Mapping[str, tuple[Any, ...]] = {
     "storage-driver": ("overlay2", "overlayfs"),
     "experimental": (False,),
     "selinux-enabled": (False,),
-    "icc": (True,),
-    "ip-masq": (True,),
     "exec-opts": (["native.cgroupdriver=cgroupfs"],),
 }
 

@@ -195,6 +195,8 @@ def _network_settings(config: Config) -> NetworkSettings:
         default_host_ip=config.ip,
         ipv6=config.ipv6,
         packet_filter=config.iptables,
+        ip_masq=config.ip_masq,
+        icc=config.icc,
         mtu=config.mtu,
         ip_forward=config.ip_forward,
         userland_proxy=config.userland_proxy,

@@ -79,7 +79,7 @@ def test_wrong_flags_are_refused(words: list[str], message: str) -> None:
 def test_what_can_only_be_one_way_is_accepted_that_way() -> None:
     assert config("--live-restore", "--storage-driver", "overlay2") == Config()
     assert config(file={"live-restore": True, "storage-driver": "overlay2", "experimental": False}) == Config()
-    for words in (["--live-restore=false"], ["--storage-driver=vfs"], ["--icc=false"]):
+    for words in (["--live-restore=false"], ["--storage-driver=vfs"], ["--selinux-enabled"]):
         with pytest.raises(ConfigError, match="no other way"):
             config(*words)
     with pytest.raises(ConfigError, match="no other way"):
