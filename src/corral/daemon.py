@@ -20,7 +20,7 @@ from corral.api.routes import ROUTES
 from corral.api.server import Server
 from corral.api.services import Services
 from corral.config import Config, ConfigError, merge, parse_arguments
-from corral.engine import probe, profiles, recover, seccomp
+from corral.engine import filesystem, probe, profiles, recover, seccomp
 from corral.engine.containers import Containers
 from corral.engine.context import Engine, Paths
 from corral.engine.events import Events
@@ -189,6 +189,14 @@ def _network_settings(config: Config) -> NetworkSettings:
     return NetworkSettings(
         bridge=bridge,
         bip=config.bip,
+        fixed_cidr=config.fixed_cidr,
+        fixed_cidr_v6=config.fixed_cidr_v6,
+        default_gateway=config.default_gateway,
+        default_host_ip=config.ip,
+        ipv6=config.ipv6,
+        packet_filter=config.iptables,
+        ip_masq=config.ip_masq,
+        icc=config.icc,
         mtu=config.mtu,
         ip_forward=config.ip_forward,
         userland_proxy=config.userland_proxy,
@@ -202,6 +210,7 @@ def _network_settings(config: Config) -> NetworkSettings:
 async def _recover(services: Services) -> None:
     """Bring what an earlier daemon left in line with the records."""
     engine = services.engine
+    filesystem.make_init_layer(engine)
     recover.read_records(engine)
     survivors, exits = await recover.find_survivors(engine)
     await engine.networks.open(survivors)
@@ -215,6 +224,8 @@ async def _shut_down(services: Services) -> None:
     for task in list(engine.background):
         task.cancel()
     for live in engine.index:
+        if live.health is not None:
+            live.health.stop()
         if live.task is not None:
             live.task.close()
     await engine.networks.close(keep=any(live.has_process for live in engine.index))

@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _BODY_AHEAD_BYTES = 1 << 20
 _LINGER_S = 0.5  # as Go's server: closing while the client still sends would reset the connection under our answer
+_SKIPPED_BYTES = 8 << 20
 _FIXED_HEADERS = (
     ("Docker-Experimental", "false"),
     ("Ostype", "linux"),
@@ -144,11 +145,17 @@ class Connection(asyncio.Protocol):
             await self._send_stream(answer)
         else:
             await self._send_whole(answer)
-        while self._http.their_state is h11.SEND_BODY and isinstance(
-            self._http.next_event(), h11.Data | h11.EndOfMessage
-        ):
-            pass  # what has arrived of a body that nobody read; if there is more to come, the connection ends here
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+
+    async def _skip_body(self) -> None:
+        """Read what the handler left of a body, within reason: a client that still writes would miss our answer."""
+        if self._http.they_are_waiting_for_100_continue:
+            return
+        skipped = 0
+        async for part in self.read_body():
+            skipped += len(part)
+            if skipped > _SKIPPED_BYTES:
+                return
 
     def _request(self, event: h11.Request) -> Request:
         target = event.target.decode("latin-1")
@@ -220,6 +227,7 @@ class Connection(asyncio.Protocol):
         return theirs.detach()
 
     async def _send_whole(self, answer: Response) -> None:
+        await self._skip_body()
         headers = [*self._common_headers(), *answer.headers]
         if answer.content_type:
             headers.append(("Content-Type", answer.content_type))
@@ -244,6 +252,7 @@ class Connection(asyncio.Protocol):
                     await self._writable.wait()
                 if self._lost or self._transport.is_closing():
                     raise ClientGone
+            await self._skip_body()
             self._write(h11.EndOfMessage())
         finally:
             self._streaming = False

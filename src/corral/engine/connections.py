@@ -5,7 +5,7 @@ from __future__ import annotations
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.engine.record import save
-from corral.engine.start import network_event, request_of
+from corral.engine.start import network_event, request_of, write_host_files
 from corral.errors import Conflict, Forbidden
 from corral.wire.containers import EndpointSettings
 
@@ -38,7 +38,7 @@ async def connect(engine: Engine, ref: str, container: str, settings: EndpointSe
         record = live.record
         if name in record.networks:
             raise AlreadyConnected(record.name, name)
-        request = request_of(record, name, settings)
+        request = request_of(engine, live, name, settings)
         if not live.has_process:
             await engine.networks.check_request(request)
         else:
@@ -51,6 +51,7 @@ async def connect(engine: Engine, ref: str, container: str, settings: EndpointSe
             )
             record.endpoints = list(attachment.endpoints)
             record.ports = list(attachment.ports)
+            write_host_files(engine, live, attachment)  # another address, and perhaps another name server
         record.networks[name] = settings
         await engine.commit(save(record))
     network_event(engine, view.record.id, name, record.id, "connect")
@@ -69,6 +70,7 @@ async def disconnect(engine: Engine, ref: str, container: str) -> None:
             attachment = await engine.networks.disconnect(record.id, name)
             record.endpoints = list(attachment.endpoints)
             record.ports = list(attachment.ports)
+            write_host_files(engine, live, attachment)  # another address, and perhaps another name server
         del record.networks[name]
         await engine.commit(save(record))
     network_event(engine, view.record.id, name, record.id, "disconnect")

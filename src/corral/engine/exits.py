@@ -10,7 +10,7 @@ import shutil
 import time
 from typing import Any
 
-from corral.engine import restart, start
+from corral.engine import health, restart, start
 from corral.engine.context import Engine
 from corral.engine.execs import Execs
 from corral.engine.live import Live
@@ -32,7 +32,9 @@ class Exits:
         self._execs = execs
 
     def listener(self, live: Live, task: Task) -> Listener:
-        """What a task's events are given to."""
+        """What a task's events are given to; the container runs from here on, and so do its health checks."""
+        check = health.wanted(live)
+        live.health = health.Health(self._engine, self._execs, live, check) if check else None
 
         def listen(event: dict[str, Any]) -> None:
             kind = event["event"]
@@ -109,6 +111,9 @@ class Exits:
     async def _release(self, live: Live, task: Task) -> None:
         """Give back what a run holds: address, ports, cgroup, bundle."""
         engine, record = self._engine, live.record
+        self._execs.abandon_all(live)
+        if live.health is not None:
+            live.health.stop()
         if record.endpoints:
             await engine.networks.detach(record.id)
             for endpoint in record.endpoints:

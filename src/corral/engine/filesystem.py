@@ -11,13 +11,38 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.engine.record import MountPoint
-from corral.engine.start import OVERLAY_OPTIONS
 from corral.errors import System
 from corral.runtime.failure import Failure
+
+# A layer must hold whole files under their own names, so that it can be committed and read by others.
+_OVERLAY_OPTIONS = ["redirect_dir=off", "metacopy=off"]
+
+
+def make_init_layer(engine: Engine) -> None:
+    """The layer between image and container that every root has: mount points, and the file by which tools
+    recognise a container.  What is here need not be made in the container's own layer, where diff would show it.
+    """
+    for name in ("dev", "proc", "sys"):
+        os.makedirs(os.path.join(engine.paths.init_layer, name), exist_ok=True)
+    mark = os.path.join(engine.paths.init_layer, ".dockerenv")
+    os.close(os.open(mark, os.O_WRONLY | os.O_CREAT, 0o755))
+    os.chmod(mark, 0o755)
+
+
+def rootfs(engine: Engine, live: Live) -> dict[str, Any]:
+    """The root of a container, as the shim protocol says it."""
+    overlay = engine.snapshots.mounts(live.id)
+    return {
+        "lower": [engine.paths.init_layer, *overlay.lower],
+        "upper": overlay.upper,
+        "work": overlay.work,
+        "options": _OVERLAY_OPTIONS,
+    }
 
 
 class CannotMount(System):
@@ -51,17 +76,11 @@ async def _held(engine: Engine, live: Live, points: Iterable[MountPoint]) -> Asy
     os.makedirs(parent, mode=0o700, exist_ok=True)
     directory = tempfile.mkdtemp(dir=parent)
     os.mkdir(os.path.join(directory, "rootfs"))
-    overlay = engine.snapshots.mounts(live.id)
     task = engine.launcher.launch(directory)
     try:
         answer = await task.request(
             "hold",
-            rootfs={
-                "lower": list(overlay.lower),
-                "upper": overlay.upper,
-                "work": overlay.work,
-                "options": OVERLAY_OPTIONS,
-            },
+            rootfs=rootfs(engine, live),
             binds=[
                 [point.source, point.destination, not point.rw]
                 for point in sorted(points, key=lambda point: point.destination.count("/"))

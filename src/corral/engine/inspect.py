@@ -67,6 +67,7 @@ def sizes(engine: Engine, record: Container) -> tuple[int, int]:
 
 def _state(live: Live) -> dict[str, Any]:
     state = live.record.state
+    health = {"Health": live.health.shown()} if live.health is not None else {}
     return {
         "Status": state.status,
         "Running": state.status in ("running", "paused", "restarting"),
@@ -79,6 +80,7 @@ def _state(live: Live) -> dict[str, Any]:
         "Error": state.error,
         "StartedAt": state.started_at,
         "FinishedAt": state.finished_at,
+        **health,
     }
 
 
@@ -243,7 +245,8 @@ def status_text(live: Live) -> str:
     """`Up 3 minutes`, `Exited (0) 2 hours ago`, ... as the STATUS column shows it."""
     state = live.record.state
     if state.status == "running":
-        return f"Up {_since(state.started_at)}"
+        words = {"starting": "health: starting"}.get(live.health.status, live.health.status) if live.health else ""
+        return f"Up {_since(state.started_at)}" + (f" ({words})" if words else "")
     if state.status == "paused":
         return f"Up {_since(state.started_at)} (Paused)"
     if state.status == "restarting":

@@ -68,7 +68,9 @@ def predicate(engine: Engine, filters: Filters) -> Predicate:
                 lambda: not filters.get("volume") or _with_volume(live, filters["volume"]),
                 lambda: not filters.get("publish") or _with_port(live, filters["publish"], published=True),
                 lambda: not filters.get("expose") or _with_port(live, filters["expose"], published=False),
-                lambda: not filters.get("health") or "none" in filters["health"],
+                lambda: (
+                    not filters.get("health") or (live.health.status if live.health else "none") in filters["health"]
+                ),
                 lambda: matching.boolean(filters, "is-task") is not True,
             )
         )

@@ -51,7 +51,7 @@ def build(record: Container, around: Surroundings) -> Spec:
     )
     options = security_options(host.security_opt or [])
     spec: Spec = {
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.0.2",  # the oldest that has all we use: other runtimes refuse versions newer than they are
         "process": _process(record, around, caps, options),
         "root": {"path": around.root, "readonly": host.readonly_rootfs},
         "hostname": _hostname(record, around),

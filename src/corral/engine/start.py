@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from corral.engine import devices, failures, mounts, spec
+from corral.engine import devices, failures, filesystem, links, mounts, spec
 from corral.engine.context import Engine
 from corral.engine.defaults import size_bytes
 from corral.engine.live import Live, NoSuchContainer
@@ -24,8 +24,6 @@ from corral.net.model import Attachment, EndpointRequest
 from corral.runtime.failure import Failure
 from corral.wire.containers import EndpointSettings
 
-# A layer must hold whole files under their own names, so that it can be committed and read by others.
-OVERLAY_OPTIONS = ["redirect_dir=off", "metacopy=off"]
 _LOG_SIZE_BYTES = 20_000_000
 _LOG_FILES = 5
 
@@ -54,8 +52,8 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
             undo.callback(task.close)
             await _create(engine, live, task)
             undo.push_async_callback(_abandon, task)
-            attachment = await _attach_network(engine, record, task, undo)
-            _write_host_files(engine, record, attachment)
+            attachment = await _attach_network(engine, live, task, undo)
+            write_host_files(engine, live, attachment)
             started_ns = time.time_ns()
             await task.request("start")
             undo.pop_all()
@@ -158,7 +156,6 @@ def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
 
 async def _create(engine: Engine, live: Live, task: Task) -> None:
     record = live.record
-    overlay = engine.snapshots.mounts(record.id)
     clients, live.early_clients = live.early_clients, []
     runtime = engine.config.runtime(record.host.runtime)
     size = list(record.host.console_size) if any(record.host.console_size) else None
@@ -168,12 +165,7 @@ async def _create(engine: Engine, live: Live, task: Task) -> None:
             [client.fd for client in clients],
             id=record.id,
             runtime=[runtime.path, *runtime.arguments] if runtime else None,
-            rootfs={
-                "lower": list(overlay.lower),
-                "upper": overlay.upper,
-                "work": overlay.work,
-                "options": OVERLAY_OPTIONS,
-            },
+            rootfs=filesystem.rootfs(engine, live),
             user=record.config.user,
             groups=record.host.group_add or [],
             terminal=record.config.tty,
@@ -201,7 +193,8 @@ def log_settings(engine: Engine, record: Container) -> dict[str, Any] | None:
     return {"path": engine.paths.file(record.id, record.log_path), "max_size": size, "max_files": files}
 
 
-async def _attach_network(engine: Engine, record: Container, task: Task, undo: contextlib.AsyncExitStack) -> Attachment:
+async def _attach_network(engine: Engine, live: Live, task: Task, undo: contextlib.AsyncExitStack) -> Attachment:
+    record = live.record
     mode = record.host.network_mode
     if mode == "host" or mode.startswith("container:") or record.config.network_disabled:
         return Attachment((), (), "")
@@ -209,7 +202,7 @@ async def _attach_network(engine: Engine, record: Container, task: Task, undo: c
     attachment = await engine.networks.attach(
         record.id,
         task.pid,
-        network_requests(record),
+        [request_of(engine, live, network, asked) for network, asked in record.networks.items()],
         devices.wanted_ports(record),
         hostname=record.config.hostname,
         name=record.name,
@@ -226,14 +219,10 @@ def network_event(engine: Engine, network_id: str, name: str, container: str, ac
     engine.events.publish("network", action, network_id, attributes)
 
 
-def network_requests(record: Container) -> list[EndpointRequest]:
-    """The networks a container wants to join."""
-    return [request_of(record, network, settings) for network, settings in record.networks.items()]
-
-
-def request_of(record: Container, network: str, settings: EndpointSettings) -> EndpointRequest:
+def request_of(engine: Engine, live: Live, network: str, settings: EndpointSettings) -> EndpointRequest:
     """One network a container wants to join, in the network side's terms."""
-    ipam = settings.ipam_config
+    record, ipam = live.record, settings.ipam_config
+    linked = links.resolve(engine, live, [*(settings.links or ()), *(record.host.links or ())])
     return EndpointRequest(
         network=network,
         aliases=tuple(settings.aliases or ()),
@@ -242,11 +231,13 @@ def request_of(record: Container, network: str, settings: EndpointSettings) -> E
         mac=settings.mac_address or record.config.mac_address or None,
         driver_opts=dict(settings.driver_opts or {}),
         gw_priority=settings.gw_priority,
+        links=tuple((other.id, alias) for other, alias in linked) if network != "bridge" else (),
     )
 
 
-def _write_host_files(engine: Engine, record: Container, attachment: Attachment) -> None:
+def write_host_files(engine: Engine, live: Live, attachment: Attachment) -> None:
     """hostname, hosts and resolv.conf; in place, because the container has these very files mounted."""
+    record = live.record
     mode = record.host.network_mode
     if mode.startswith("container:"):
         return
@@ -262,7 +253,8 @@ def _write_host_files(engine: Engine, record: Container, attachment: Attachment)
         embedded = False
     else:
         addresses = [address for e in attachment.endpoints for address in (e.ipv4, e.ipv6) if address]
-        _write(folder, "hosts", names.hosts(config.hostname, config.domainname, addresses, extra=extra))
+        linked = links.hosts_lines(links.resolve(engine, live, host.links or ())) if mode == "bridge" else []
+        _write(folder, "hosts", names.hosts(config.hostname, config.domainname, addresses, extra=extra, links=linked))
         embedded = any(endpoint.network_name not in ("bridge", "none") for endpoint in attachment.endpoints)
     if mode == "host" and not (host.dns or host.dns_search or host.dns_options):
         _write(folder, "resolv.conf", resolv)

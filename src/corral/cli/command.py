@@ -1,0 +1,135 @@
+"""What a command is, and what it gets to work with."""
+
+from __future__ import annotations
+
+import sys
+
+from corral.cli.flags import Flag, Flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from corral.cli.endpoint import Endpoint
+    from corral.cli.transport import Client
+
+PROGRAM = "corral"
+
+
+class Globals:
+    """What stands before the command: where the daemon is, and how much to say."""
+
+    __slots__ = ("config", "context", "debug", "hosts", "tls")
+
+    def __init__(self, flags: Flags) -> None:
+        from corral.cli import endpoint
+
+        self.config = endpoint.config_folder(flags["config"])
+        self.context: str = flags["context"]
+        self.hosts: list[str] = flags["host"]
+        self.debug: bool = flags["debug"]
+        self.tls = _tls(flags, self.config)
+
+    def endpoint(self) -> Endpoint:
+        """The daemon to talk to; raises CliError."""
+        from corral.cli import endpoint
+
+        return endpoint.resolve(self.config, self.context, self.hosts, self.tls)
+
+
+def _tls(flags: Flags, config: str) -> endpoint_module.Tls | None:
+    import os
+
+    from corral.cli import endpoint
+
+    verify = flags["tlsverify"] or (not flags.changed("tlsverify") and bool(os.environ.get("DOCKER_TLS_VERIFY")))
+    files = [flags[name] for name in ("tlscacert", "tlscert", "tlskey")]
+    if not (verify or flags["tls"] or os.environ.get("DOCKER_TLS")):
+        return None
+    folder = os.environ.get("DOCKER_CERT_PATH") or config
+    for index, name in enumerate(("ca.pem", "cert.pem", "key.pem")):
+        path = os.path.join(folder, name)
+        if not files[index] and os.path.exists(path):
+            files[index] = path
+    return endpoint.Tls(*files, verify=verify)
+
+
+class Session:
+    """One run of a command: its flags and arguments, and the daemon."""
+
+    __slots__ = ("_client", "arguments", "flags", "globals", "path")
+
+    def __init__(self, path: str, flags: Flags, arguments: list[str], globals_: Globals) -> None:
+        self.path = path
+        self.flags = flags
+        self.arguments = arguments
+        self.globals = globals_
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The daemon; no connection is made before the first request."""
+        if self._client is None:
+            from corral.cli.transport import Client
+
+            self._client = Client(self.globals.endpoint())
+        return self._client
+
+    def each(self, names: Sequence[str], work: Callable[[str], object], echo: bool = True) -> int:
+        """Do `work` for each name: print the name when done, the error when not; 1 if any failed."""
+        from corral.cli.problems import CliError, NotConnected
+
+        status = 0
+        for name in names:
+            try:
+                work(name)
+            except NotConnected:
+                raise
+            except CliError as error:
+                error_line(str(error))
+                status = 1
+            else:
+                if echo:
+                    print(name)
+        return status
+
+
+class Command:
+    """A command: `usage` follows its path, `least` and `most` bound its arguments (most None: any number)."""
+
+    __slots__ = ("aliases", "details", "examples", "flags", "interspersed", "least", "most", "run", "summary", "usage")
+
+    def __init__(
+        self,
+        run: Callable[[Session], int],
+        summary: str,
+        usage: str = "",
+        flags: Sequence[Flag] = (),
+        least: int = 0,
+        most: int | None = 0,
+        aliases: str = "",
+        interspersed: bool = True,
+        details: str = "",
+        examples: Sequence[str] = (),
+    ) -> None:
+        self.run = run
+        self.summary = summary
+        self.usage = usage
+        self.flags = flags
+        self.least = least
+        self.most = most
+        self.aliases = aliases
+        self.interspersed = interspersed
+        self.details = details
+        self.examples = examples
+
+
+def error_line(text: str) -> None:
+    """One line to standard error."""
+    sys.stdout.flush()
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+if TYPE_CHECKING:
+    from corral.cli import endpoint as endpoint_module

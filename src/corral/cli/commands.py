@@ -1,0 +1,146 @@
+"""Every command: its name, where it is, and what it is for.  Nothing here imports a command."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from corral.cli.command import Command
+
+# name -> (module, the Command in it, summary); a module is below corral.cli
+COMMON = {
+    "run": ("run", "RUN", "Create a container from an image and start it"),
+    "exec": ("exec", "EXEC", "Run another command in a running container"),
+    "ps": ("listing", "PS", "List containers"),
+    "pull": ("transfer", "PULL", "Fetch an image from a registry"),
+    "push": ("transfer", "PUSH", "Send an image to a registry"),
+    "images": ("images", "LIST", "List images"),
+    "login": ("login", "LOGIN", "Store credentials for a registry"),
+    "logout": ("login", "LOGOUT", "Forget the credentials for a registry"),
+    "version": ("system", "VERSION", "Show the versions of client and daemon"),
+    "info": ("system", "INFO", "Show what the daemon and its machine are"),
+    "quickstart": ("quickstart", "QUICKSTART", "Start a daemon, get a Debian image, open a shell in it"),
+}
+OTHERS = {
+    "attach": ("attach", "ATTACH", "Connect the terminal to a running container"),
+    "commit": ("images", "COMMIT", "Make an image of a container's changes"),
+    "cp": ("copy", "CP", "Copy files between a container and this machine"),
+    "create": ("run", "CREATE", "Create a container from an image"),
+    "diff": ("containers", "DIFF", "Show what changed in a container's files"),
+    "events": ("events", "EVENTS", "Show what happens at the daemon, as it happens"),
+    "export": ("archives", "EXPORT", "Write a container's files as a tar archive"),
+    "history": ("images", "HISTORY", "Show the steps that an image was made of"),
+    "import": ("archives", "IMPORT", "Make an image of a tar archive of files"),
+    "inspect": ("inspecting", "INSPECT", "Show everything about containers, images, networks or volumes"),
+    "kill": ("containers", "KILL", "Send a signal to running containers"),
+    "load": ("archives", "LOAD", "Load images from an archive"),
+    "logs": ("logs", "LOGS", "Show what a container has written"),
+    "pause": ("containers", "PAUSE", "Freeze every process of containers"),
+    "port": ("containers", "PORT", "Show the published ports of a container"),
+    "rename": ("containers", "RENAME", "Give a container another name"),
+    "restart": ("containers", "RESTART", "Stop containers and start them again"),
+    "rm": ("containers", "RM", "Remove containers"),
+    "rmi": ("images", "RM", "Remove images"),
+    "save": ("archives", "SAVE", "Write images to an archive"),
+    "start": ("attach", "START", "Start stopped containers"),
+    "stats": ("stats", "STATS", "Show what containers use, live"),
+    "stop": ("containers", "STOP", "Stop running containers"),
+    "tag": ("images", "TAG", "Give an image another name"),
+    "top": ("containers", "TOP", "Show the processes of a container"),
+    "unpause": ("containers", "UNPAUSE", "Let the processes of containers run on"),
+    "update": ("update", "UPDATE", "Change limits and restart policy of containers"),
+    "wait": ("containers", "WAIT", "Wait until containers stop and print their exit statuses"),
+}
+GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
+    "container": (
+        "Manage containers",
+        {
+            **{
+                name: OTHERS.get(name) or COMMON[name]
+                for name in (
+                    "attach commit cp create diff exec export kill logs pause port rename restart rm run start stats "
+                    "stop top unpause update wait"
+                ).split()
+            },
+            "inspect": ("inspecting", "CONTAINER_INSPECT", "Show everything about containers"),
+            "ls": COMMON["ps"],
+            "prune": ("prune", "CONTAINERS", "Remove every container that is not running"),
+        },
+    ),
+    "context": (
+        "Manage contexts",
+        {
+            "create": ("contexts", "CREATE", "Store the address of a daemon under a name"),
+            "export": ("contexts", "EXPORT", "Write a context to a tar archive"),
+            "import": ("contexts", "IMPORT", "Read a context from a tar archive"),
+            "inspect": ("contexts", "INSPECT", "Show everything about contexts"),
+            "ls": ("contexts", "LIST", "List contexts"),
+            "rm": ("contexts", "RM", "Remove contexts"),
+            "show": ("contexts", "SHOW", "Print the name of the context in use"),
+            "update": ("contexts", "UPDATE", "Change a context"),
+            "use": ("contexts", "USE", "Choose the context that commands use"),
+        },
+    ),
+    "image": (
+        "Manage images",
+        {
+            **{name: OTHERS.get(name) or COMMON[name] for name in "history import load pull push save tag".split()},
+            "inspect": ("inspecting", "IMAGE_INSPECT", "Show everything about images"),
+            "ls": COMMON["images"],
+            "prune": ("prune", "IMAGES", "Remove images that nothing uses"),
+            "rm": OTHERS["rmi"],
+        },
+    ),
+    "network": (
+        "Manage networks",
+        {
+            "connect": ("networks", "CONNECT", "Connect a container to a network"),
+            "create": ("networks", "CREATE", "Create a network"),
+            "disconnect": ("networks", "DISCONNECT", "Disconnect a container from a network"),
+            "inspect": ("inspecting", "NETWORK_INSPECT", "Show everything about networks"),
+            "ls": ("networks", "LIST", "List networks"),
+            "prune": ("prune", "NETWORKS", "Remove networks that nothing uses"),
+            "rm": ("networks", "RM", "Remove networks"),
+        },
+    ),
+    "system": (
+        "Manage the daemon",
+        {
+            "df": ("disk", "DF", "Show how much disk space is used"),
+            "events": OTHERS["events"],
+            "info": COMMON["info"],
+            "prune": ("prune", "SYSTEM", "Remove everything that nothing uses"),
+        },
+    ),
+    "volume": (
+        "Manage volumes",
+        {
+            "create": ("volumes", "CREATE", "Create a volume"),
+            "inspect": ("inspecting", "VOLUME_INSPECT", "Show everything about volumes"),
+            "ls": ("volumes", "LIST", "List volumes"),
+            "prune": ("prune", "VOLUMES", "Remove volumes that nothing uses"),
+            "rm": ("volumes", "RM", "Remove volumes"),
+        },
+    ),
+}
+# what else a command of a group is called
+GROUP_ALIASES = {"list": "ls", "remove": "rm"}
+
+
+def top_level(name: str) -> tuple[str, str, str] | None:
+    """Where the command is, or None."""
+    return COMMON.get(name) or OTHERS.get(name)
+
+
+def in_group(group: str, name: str) -> tuple[str, str, str] | None:
+    """Where a group's command is, or None."""
+    members = GROUPS[group][1]
+    if group == "container" and name == "ps":
+        name = "ls"
+    return members.get(name) or members.get(GROUP_ALIASES.get(name, ""))
+
+
+def load(place: tuple[str, str, str]) -> Command:
+    """Import a command."""
+    module = __import__(f"corral.cli.{place[0]}", fromlist=("",))
+    command: Command = getattr(module, place[1])
+    return command
