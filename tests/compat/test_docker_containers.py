@@ -56,7 +56,8 @@ def test_life_of_a_container_and_its_events(engine: Engine) -> None:
     actions = [str(event["Action"]).partition(":")[0] for event in events]
     assert actions == [
         "create", "start", "pause", "unpause", "exec_create", "exec_start", "exec_die", "kill", "kill", "kill", "die",
-        "stop", "start", "kill", "kill", "die", "stop", "start", "restart", "rename", "rename", "update", "kill", "die", "destroy",
+        "stop", "start", "kill", "kill", "die", "stop", "start", "restart", "rename", "update", "kill", "die",
+        "destroy",
     ]  # fmt: skip
     died = next(event for event in events if event["Action"] == "die")
     assert died["Actor"]["Attributes"]["exitCode"] == "137"  # type: ignore[index]
@@ -160,7 +161,9 @@ def test_inspect_through_a_template(engine: Engine) -> None:
 
 
 def test_logs(engine: Engine) -> None:
-    engine.output("run", "--name", "talks", IMAGE, "sh", "-c", "for i in 1 2 3 4 5; do echo $i; usleep 20000; done; echo e >&2")
+    engine.output(
+        "run", "--name", "talks", IMAGE, "sh", "-c", "for i in 1 2 3 4 5; do echo $i; usleep 20000; done; echo e >&2"
+    )
     done = engine.docker("logs", "talks")
     assert (done.stdout, done.stderr) == ("1\n2\n3\n4\n5\n", "e\n")
     assert engine.output("logs", "-n", "2", "talks") == "5"

@@ -23,6 +23,7 @@ from corral.api.versions import NEWEST
 _log = logging.getLogger(__name__)
 
 _BODY_AHEAD_BYTES = 1 << 20
+_LINGER_S = 0.5  # as Go's server: closing while the client still sends would reset the connection under our answer
 _SKIPPED_BYTES = 8 << 20
 _FIXED_HEADERS = (
     ("Docker-Experimental", "false"),
@@ -54,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._streaming = False
         self._taken = False
         self._head_only = False
+        self._discarding = False
 
     # -- asyncio's side ----------------------------------------------------------------------------
 
@@ -64,6 +66,8 @@ class Connection(asyncio.Protocol):
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
     def data_received(self, data: bytes) -> None:
+        if self._discarding:
+            return
         self._http.receive_data(data)
         self._unread += len(data)
         if self._unread > _BODY_AHEAD_BYTES:
@@ -71,6 +75,8 @@ class Connection(asyncio.Protocol):
         self._arrived.set()
 
     def eof_received(self) -> bool:
+        if self._discarding:
+            return False
         self._http.receive_data(b"")
         self._arrived.set()
         if self._streaming and self._task is not None:
@@ -113,7 +119,18 @@ class Connection(asyncio.Protocol):
             _log.exception("cannot serve a connection")
         finally:
             if not self._taken:
-                self._transport.close()
+                if self._http.their_state is h11.SEND_BODY and not self._lost:
+                    self._linger()
+                else:
+                    self._transport.close()
+
+    def _linger(self) -> None:
+        """Answered before the body was whole: let the client read that before it finds the connection closed."""
+        self._discarding = True
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
 
     async def _serve_one(self) -> bool:
         """Serve the next request; returns whether the connection can take another."""
@@ -233,7 +250,7 @@ class Connection(asyncio.Protocol):
                 if part:
                     self._write(h11.Data(data=part))
                     await self._writable.wait()
-                if self._lost:
+                if self._lost or self._transport.is_closing():
                     raise ClientGone
             await self._skip_body()
             self._write(h11.EndOfMessage())
@@ -245,7 +262,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self, event: h11.Event) -> None:
         for part in self._http.send_with_data_passthrough(event) or ():
-            if not self._lost:
+            if not self._lost and not self._transport.is_closing():
                 self._transport.write(part)
 
     def _common_headers(self) -> list[tuple[str, str]]:

@@ -66,6 +66,8 @@ def read(body: bytes, kind: type[T]) -> T:
         raise InvalidBody("invalid JSON: exceeded max depth") from error
     except UnicodeDecodeError as error:
         raise InvalidBody("invalid JSON: not UTF-8") from error
+    except RecursionError as error:
+        raise InvalidBody("invalid JSON: exceeded max depth") from error
     return convert(raw, kind)
 
 
@@ -73,6 +75,8 @@ def convert(raw: Any, kind: type[T]) -> T:
     """Decoded JSON as `kind`; raises InvalidBody that names the path of what is wrong."""
     try:
         return msgspec.convert(without_nulls(raw), kind)
+    except RecursionError as error:
+        raise InvalidBody("invalid JSON: exceeded max depth") from error
     except msgspec.ValidationError as error:
         raise InvalidBody(f"invalid JSON: {error}") from error
 
