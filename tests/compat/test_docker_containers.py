@@ -160,7 +160,9 @@ def test_inspect_through_a_template(engine: Engine) -> None:
 
 
 def test_logs(engine: Engine) -> None:
-    engine.output("run", "--name", "talks", IMAGE, "sh", "-c", "for i in 1 2 3 4 5; do echo $i; usleep 20000; done; echo e >&2")
+    engine.output(
+        "run", "--name", "talks", IMAGE, "sh", "-c", "for i in 1 2 3 4 5; do echo $i; usleep 20000; done; echo e >&2"
+    )
     done = engine.docker("logs", "talks")
     assert (done.stdout, done.stderr) == ("1\n2\n3\n4\n5\n", "e\n")
     assert engine.output("logs", "-n", "2", "talks") == "5"
