@@ -25,7 +25,8 @@ class Surroundings:
     """What a spec takes from outside the record.
 
     `joined` maps a namespace's name to the path of one to join, in place of a new one.  `seccomp_profile` is the
-    OCI form of a profile given by the user (empty: no filter; None: the default one), `init_path` the host's init for --init.
+    OCI form of a profile given by the user (empty: no filter; None: the default one), `init_path` the host's init
+    for --init.
     """
 
     facts: HostFacts
