@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import gc
 import grp
@@ -50,7 +51,7 @@ def main() -> int:
         if arguments.version:
             print(f"Corral version {VERSION}")
             return 0
-        config = merge(arguments, _config_text(arguments.config_file))
+        config = _with_seccomp_profile(merge(arguments, _config_text(arguments.config_file)))
         if arguments.validate:
             print("configuration OK")
             return 0
@@ -100,6 +101,17 @@ def _config_text(path: str | None) -> str | None:
         raise ConfigError(f"unable to configure the daemon with file {path}: no such file or directory") from None
     except OSError as error:
         raise ConfigError(f"unable to configure the daemon with file {path}: {error.strerror}") from error
+
+
+def _with_seccomp_profile(config: Config) -> Config:
+    """The configuration with the text of the file that `seccomp-profile` names in its place."""
+    if config.seccomp_profile in ("", "builtin", "unconfined"):
+        return config
+    try:
+        with open(config.seccomp_profile) as file:
+            return dataclasses.replace(config, seccomp_profile=file.read())
+    except OSError as error:
+        raise ConfigError(f"opening seccomp profile ({config.seccomp_profile}) failed: {error.strerror}") from error
 
 
 @contextlib.contextmanager

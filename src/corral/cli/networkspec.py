@@ -47,9 +47,8 @@ def _single(first: dict[str, Any], flags: Flags) -> None:
         if not value:
             continue
         if first.get(key) and key != "links":
-            raise ValueError(
-                f"conflicting options: cannot specify both --{'network-alias' if key == 'alias' else key} and per-network {key}"
-            )
+            flag = "network-alias" if key == "alias" else key
+            raise ValueError(f"conflicting options: cannot specify both --{flag} and per-network {key}")
         if key == "links" and first["name"] in _BUILT_IN:
             continue  # the default network's links are HostConfig.Links
         first[key] = value

@@ -128,9 +128,7 @@ def _lines(path: str, environ: bool = True) -> list[str]:
             raise ValueError(f"no variable name on line '{line}'")
         if any(blank in name for blank in " \t"):
             raise ValueError(f"variable '{name}' contains whitespaces")
-        if equals:
-            found.append(line)
-        elif not environ:
+        if equals or not environ:
             found.append(line)
         elif name in os.environ:
             found.append(f"{name}={os.environ[name]}")

@@ -151,7 +151,9 @@ class Execs:
             "env": found.env,
             "cwd": request.working_dir or record.config.working_dir or "/",
             "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
-            "noNewPrivileges": spec.security_options(host.security_opt or []).no_new_privileges,
+            "noNewPrivileges": spec.no_new_privileges(
+                spec.security_options(host.security_opt or []), self._engine.config.no_new_privileges
+            ),
         }
         return process
 
