@@ -7,6 +7,7 @@ flows is cancelled when its client goes away; any other runs to its end, as the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import logging
 import os
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 _BODY_AHEAD_BYTES = 1 << 20
 _LINGER_S = 0.5  # as Go's server: closing while the client still sends would reset the connection under our answer
 _SKIPPED_BYTES = 8 << 20
+_SKIP_S = 5.0
 _FIXED_HEADERS = (
     ("Docker-Experimental", "false"),
     ("Ostype", "linux"),
@@ -146,10 +148,16 @@ class Connection(asyncio.Protocol):
             await self._send_stream(answer)
         else:
             await self._send_whole(answer)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SKIP_S):
+                await self._skip_body()
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     async def _skip_body(self) -> None:
-        """Read what the handler left of a body, within reason: a client that still writes would miss our answer."""
+        """Read what the handler left of a body, within reason: a client that still writes would miss our answer.
+
+        The answer went out before: a client that waits for it before it writes on must get it.
+        """
         if self._http.they_are_waiting_for_100_continue:
             return
         skipped = 0
@@ -228,7 +236,6 @@ class Connection(asyncio.Protocol):
         return theirs.detach()
 
     async def _send_whole(self, answer: Response) -> None:
-        await self._skip_body()
         headers = [*self._common_headers(), *answer.headers]
         if answer.content_type:
             headers.append(("Content-Type", answer.content_type))
@@ -253,7 +260,6 @@ class Connection(asyncio.Protocol):
                     await self._writable.wait()
                 if self._lost or self._transport.is_closing():
                     raise ClientGone
-            await self._skip_body()
             self._write(h11.EndOfMessage())
         finally:
             self._streaming = False
