@@ -128,9 +128,7 @@ def _lines(path: str, environ: bool = True) -> list[str]:
             raise ValueError(f"no variable name on line '{line}'")
         if any(blank in name for blank in " \t"):
             raise ValueError(f"variable '{name}' contains whitespaces")
-        if equals:
-            found.append(line)
-        elif not environ:
+        if equals or not environ:
             found.append(line)
         elif name in os.environ:
             found.append(f"{name}={os.environ[name]}")
@@ -153,7 +151,7 @@ def _ports(flags: Flags) -> tuple[dict[str, dict[str, str]], dict[str, list[dict
 
 
 def _health(flags: Flags) -> dict[str, Any]:
-    names = "health-cmd health-interval health-timeout health-start-period health-start-interval health-retries".split()
+    names = ["health-cmd", "health-interval", "health-timeout", "health-start-period", "health-start-interval", "health-retries"]
     given = [name for name in names if flags.changed(name)]
     if flags["no-healthcheck"]:
         if given:
