@@ -126,6 +126,9 @@ class PlainTransport(asyncio.Transport):
     def abort(self) -> None:
         self._raw.abort()
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def is_closing(self) -> bool:
         return self._raw.is_closing()
 
