@@ -138,6 +138,7 @@ def _config_of(request: CreateRequest) -> ContainerConfig:
 
 def _networks(request: CreateRequest, host: HostConfig) -> dict[str, EndpointSettings]:
     asked = (request.networking_config.endpoints_config if request.networking_config else None) or {}
+    asked = {"bridge" if name == "default" else name: settings for name, settings in asked.items()}
     mode = host.network_mode
     if mode.startswith("container:"):
         return {}
