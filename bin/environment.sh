@@ -56,6 +56,8 @@ packages_of() {
 missing_packages() {
     command -v dpkg-query >/dev/null || return 0
     for package in $(for list in "$@"; do packages_of "$list"; done); do
+        # Authorities that were put there by other means are used as they are: the package would replace them.
+        [ "$package" = ca-certificates ] && [ -s /etc/ssl/certs/ca-certificates.crt ] && continue
         case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) in
             installed) ;;
             *) echo "$package" ;;
@@ -66,14 +68,15 @@ missing_packages() {
 install_packages() {
     say "installing Debian packages:" "$@"
     # A machine that has never fetched the package lists has to, once.
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 </dev/null && return 0
-    apt-get update -qq >&2 </dev/null || fail "cannot fetch the package lists (apt-get update failed)"
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" </dev/null 2>&1 |
-        sed 's/^/    /' >&2
-    for package in "$@"; do
-        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
-            fail "cannot install $package (apt-get install failed)"
-    done
+    if ! apt_install "$@" >/dev/null 2>&1; then
+        apt-get update -qq >&2 </dev/null || fail "cannot fetch the package lists (apt-get update failed)"
+        output=$(apt_install "$@" 2>&1) || fail "cannot install $* (apt-get install failed):
+$output"
+    fi
+}
+
+apt_install() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" </dev/null
 }
 
 make_environment() {

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.daemon import Daemon, Engine, checked_daemon, running_daemon
+pytest.register_assert_rewrite("tests.support.daemon")
+
+from tests.support.daemon import Daemon, Engine, checked_daemon, running_daemon  # noqa: E402  after the line above
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

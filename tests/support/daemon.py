@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,7 @@ class Engine:
             given = dict(headers or {})
             if body is not None and not isinstance(body, bytes):
                 body = json.dumps(body).encode()
+            if body is not None:
                 given.setdefault("Content-Type", "application/json")
             connection.request(method, path + (f"?{urlencode(query, quote_via=quote)}" if query else ""), body, given)
             response = connection.getresponse()
@@ -381,14 +383,15 @@ def _state(pid: int) -> str:
 class Footprint:
     """What a daemon without containers holds."""
 
-    descriptors: int
+    descriptors: Counter[str]
     links: list[str]
     elements: list[str]
     processes: int
 
     @staticmethod
     def of(daemon: Daemon) -> Footprint:
-        return Footprint(len(daemon.descriptors()), daemon.links(), daemon.elements(), len(daemon.processes()))
+        kinds = Counter(target.partition(":[")[0] for target in daemon.descriptors().values())
+        return Footprint(kinds, daemon.links(), daemon.elements(), len(daemon.processes()))
 
 
 def check_nothing_left(daemon: Daemon, before: Footprint) -> None:
@@ -402,7 +405,7 @@ def check_nothing_left(daemon: Daemon, before: Footprint) -> None:
     assert now.links == before.links
     assert now.elements == before.elements
     assert now.processes <= before.processes, [_name(pid) for pid in daemon.processes()]
-    assert now.descriptors <= before.descriptors, sorted(daemon.descriptors().values())
+    assert now.descriptors <= before.descriptors, now.descriptors - before.descriptors
     assert os.listdir(os.path.join(daemon.data_root, "containers")) == []
 
 
@@ -430,6 +433,7 @@ def checked_daemon(*flags: str) -> Iterator[Daemon]:
     """Like `running_daemon`, and at the end everything must have been given back by the daemon itself."""
     with running_daemon(*flags) as daemon:
         assert daemon.docker("run", "--rm", "-p", "127.0.0.1::1", IMAGE, "true").returncode == 0  # everything is warm
+        until(lambda: not daemon.exec_files() and not daemon.cgroups() and len(daemon.links()) == 1)
         before = Footprint.of(daemon)
         yield daemon
         Engine.close(daemon)

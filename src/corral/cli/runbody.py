@@ -151,7 +151,14 @@ def _ports(flags: Flags) -> tuple[dict[str, dict[str, str]], dict[str, list[dict
 
 
 def _health(flags: Flags) -> dict[str, Any]:
-    names = "health-cmd health-interval health-timeout health-start-period health-start-interval health-retries".split()
+    names = [
+        "health-cmd",
+        "health-interval",
+        "health-timeout",
+        "health-start-period",
+        "health-start-interval",
+        "health-retries",
+    ]
     given = [name for name in names if flags.changed(name)]
     if flags["no-healthcheck"]:
         if given:

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 from corral.config import ConfigError
-from corral.engine import copyup, defaults, devices, mounts, names, removal, unsupported
+from corral.engine import copyup, defaults, devices, mounts, names, profiles, removal, unsupported
 from corral.engine.context import Engine
 from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import Container, MountPoint, insert
@@ -117,6 +117,9 @@ def _check_against_host(engine: Engine, host: HostConfig) -> None:
         engine.config.runtime(host.runtime)
     except ConfigError as error:
         raise UnknownRuntime(str(error)) from error
+    profiles.capabilities(
+        host.cap_add or [], host.cap_drop or [], privileged=False, available=engine.facts.capabilities
+    )
     devices.throttles(host)
     if host.init:
         devices.init_program()

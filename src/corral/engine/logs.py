@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -18,6 +19,8 @@ from corral.engine.live import Live
 from corral.engine.record import timestamp
 from corral.engine.tasks import ShimGone
 from corral.errors import InvalidParameter, Unsupported
+
+T = TypeVar("T")
 
 _BLOCK_BYTES = 512 << 10
 
@@ -66,19 +69,31 @@ async def read(engine: Engine, live: Live, wanted: Wanted) -> AsyncIterator[byte
     path = engine.paths.file(live.id, live.record.log_path)
     reader = _Reader(path, wanted)
     try:
-        await asyncio.to_thread(reader.seek)
+        await _whole(reader.seek)
         while True:
             if wanted.follow:
                 live.log_grew.clear()
                 await _watch(live)
             ended = not (live.has_process or live.record.state.status == "restarting")
-            while block := await asyncio.to_thread(reader.next):
+            while block := await _whole(reader.next):
                 yield block
             if reader.past_until or not wanted.follow or (ended and not live.log_grew.is_set()):
                 return
             await live.log_grew.wait()
     finally:
         reader.close()
+
+
+async def _whole(work: Callable[[], T]) -> T:
+    """Run `work` in a thread to its end even when cancelled: its reader must not be closed under it."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # nobody is left to be told
+        raise
 
 
 async def _watch(live: Live) -> None:

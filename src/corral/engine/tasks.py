@@ -65,6 +65,7 @@ class Task:
             raise ShimGone("cannot reach the shim: it has ended")
         number = next(self._numbers)
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        answer.add_done_callback(_seen)  # whoever asked may be gone by the time it is answered
         self._waiting[number] = answer
         self._send({"n": number, "verb": verb, **fields}, descriptors)
         return await answer
@@ -149,6 +150,11 @@ class Task:
         self.gone.set()
         if not told:
             self._take({"event": "lost"})
+
+
+def _seen(answer: asyncio.Future[dict[str, Any]]) -> None:
+    if not answer.cancelled():
+        answer.exception()
 
 
 class Launcher:

@@ -436,9 +436,8 @@ _VERBS = {
 }
 
 
-def serve(directory: str, connection: socket.socket) -> None:
-    """Be the shim whose files are in `directory`, until its container has gone."""
-    os.chdir(directory)
+def serve(connection: socket.socket) -> None:
+    """Be the shim whose files are in the working directory, until its container has gone."""
     processes.set_child_subreaper()
     Shim(connection).run()
 

@@ -73,6 +73,8 @@ def convert(raw: Any, kind: type[T]) -> T:
     """Decoded JSON as `kind`; raises InvalidBody that names the path of what is wrong."""
     try:
         return msgspec.convert(without_nulls(raw), kind)
+    except RecursionError as error:
+        raise InvalidBody("invalid JSON: exceeded max depth") from error
     except msgspec.ValidationError as error:
         raise InvalidBody(f"invalid JSON: {error}") from error
 
