@@ -1,8 +1,8 @@
 """Go templates, as far as people use them in `--format`.
 
-Fields, variables, pipelines, `if`/`else`/`with`/`range`/`end`, comments, `{{-` and `-}}`, comparison and logic, `printf`,
-`index`, `slice`, `len`, and Docker's own `json`, `join`, `split`, `title`, `upper`, `lower`, `pad`, `truncate`, `println`.
-Values are what JSON gives; they print as Go prints maps, lists and nil.
+Fields, variables, pipelines, `if`/`else`/`with`/`range`/`end`, comments, `{{-` and `-}}`, comparison and logic,
+`printf`, `index`, `slice`, `len`, and Docker's own `json`, `join`, `split`, `title`, `upper`, `lower`, `pad`,
+`truncate`, `println`.  Values are what JSON gives; they print as Go prints maps, lists and nil.
 """
 
 from __future__ import annotations
