@@ -75,7 +75,7 @@ def nano_cpus(text: str) -> int:
         numerator, denominator = int(whole_part + fraction) * 10**9, 10 ** len(fraction)
         if slash:
             denominator *= int(bottom)
-        value, rest = divmod(numerator, denominator)
+        value, rest = numerator // denominator, numerator % denominator
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"failed to parse {text} as a rational number") from None
     if rest:
