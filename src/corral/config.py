@@ -7,7 +7,7 @@ both as a flag and in the file; both with Docker's messages.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -38,9 +38,16 @@ class Config:
     group: str = "docker"
     labels: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
-    registry_mirrors: tuple[str, ...] = ()
     bridge: str = ""
     bip: str = ""
+    fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
+    default_gateway: str = ""
+    ip: str = ""  # where ports are published that name no address
+    ipv6: bool = False
+    iptables: bool = True
+    ip_masq: bool = True
+    icc: bool = True
     mtu: int = 1500
     default_address_pools: tuple[Mapping[str, Any], ...] = ()
     ip_forward: bool = True
@@ -60,14 +67,11 @@ class Config:
     init: bool = False
     no_new_privileges: bool = False
     seccomp_profile: str = ""
-    shutdown_timeout: int = 15
     tls: bool = False
     tlsverify: bool = False
     tlscacert: str = ""
     tlscert: str = ""
     tlskey: str = ""
-    max_concurrent_downloads: int = 3
-    max_concurrent_uploads: int = 5
 
     def runtime(self, name: str) -> Runtime | None:
         """The command of a runtime, or None for the built-in one; raises ConfigError for a name nobody configured."""
@@ -86,7 +90,6 @@ _SPELLING = {
     "host": "hosts",
     "label": "labels",
     "insecure-registry": "insecure_registries",
-    "registry-mirror": "registry_mirrors",
     "dns-opt": "dns_opts",
     "default-address-pool": "default_address_pools",
     "host-gateway-ip": "host_gateway_ips",
@@ -97,6 +100,15 @@ _SPELLING = {
 _SHORT = {"-H": "host", "-D": "debug", "-p": "pidfile", "-G": "group", "-l": "log-level", "-b": "bridge"}
 _FIELDS = {field.name: field for field in fields(Config)}
 _FLAG_ONLY = {"config-file", "validate", "version", "help"}
+
+# dockerd's options that people commonly set and that can only have one meaning here.
+_ALWAYS: Mapping[str, tuple[Any, ...]] = {
+    "live-restore": (True,),
+    "storage-driver": ("overlay2", "overlayfs"),
+    "experimental": (False,),
+    "selinux-enabled": (False,),
+    "exec-opts": (["native.cgroupdriver=cgroupfs"],),
+}
 
 
 @dataclass(frozen=True)
@@ -126,6 +138,11 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
                 continue
             only["config_file"] = value if value is not None else _next(word, rest)
             continue
+        if name in _ALWAYS:
+            switch = isinstance(_ALWAYS[name][0], bool)
+            given = _boolean(name, value or "true") if switch else value if value is not None else _next(word, rest)
+            _check_always(name, given)
+            continue
         field = _field_of(name)
         if field is None:
             raise ConfigError(f"unknown flag: --{name}" if word.startswith("--") else f"unknown shorthand flag: {word}")
@@ -149,7 +166,10 @@ def merge(arguments: Arguments, file_text: str | None) -> Config:
             f"the following directives are specified both as a flag and in the configuration file: {shown}"
         )
     merged = {**from_file, **arguments.options}
-    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()})
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()
+    }
+    return Config(**values)
 
 
 def _read_file(text: str) -> dict[str, Any]:
@@ -159,6 +179,8 @@ def _read_file(text: str) -> dict[str, Any]:
         raise ConfigError(f"unable to configure the daemon: invalid JSON in the configuration file: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError("unable to configure the daemon: the configuration file must hold an object")
+    for key in _ALWAYS.keys() & data.keys():
+        _check_always(key, data.pop(key))
     unknown = [key for key in data if _field_of(key) is None]
     if unknown:
         raise ConfigError(f"the following directives don't match any configuration option: {', '.join(unknown)}")
@@ -180,8 +202,30 @@ def _check_type(key: str, field: str, value: Any) -> None:
         expected = dict
     elif kind in ("bool", "int"):
         expected = bool if kind == "bool" else int
-    if not isinstance(value, expected) or (kind == "int" and isinstance(value, bool)):
+    fits = isinstance(value, expected) and not (kind == "int" and isinstance(value, bool))
+    if fits and field in _INSIDE:
+        fits = all(_INSIDE[field](item) for item in (value.values() if isinstance(value, dict) else value))
+    elif fits and expected in (list, dict):
+        fits = all(isinstance(item, str) for item in (value.values() if isinstance(value, dict) else value))
+    if not fits:
         raise ConfigError(f"cannot use {json.dumps(value)} as the value of {key}")
+
+
+def _has(item: Any, **kinds: type) -> bool:
+    """Whether `item` is an object whose named members all are there, of the kinds given."""
+    return isinstance(item, dict) and all(type(item.get(name)) is kind for name, kind in kinds.items())
+
+
+_INSIDE: Mapping[str, Callable[[Any], bool]] = {
+    "runtimes": lambda item: _has(item, path=str) and isinstance(item.get("runtimeArgs", []), list),
+    "default_ulimits": lambda item: _has(item, Name=str, Soft=int, Hard=int),
+    "default_address_pools": lambda item: _has(item, base=str, size=int),
+}
+
+
+def _check_always(name: str, value: Any) -> None:
+    if value not in _ALWAYS[name]:
+        raise ConfigError(f"cannot use {json.dumps(value)} as the value of {name}: Corral has no other way to work")
 
 
 def _field_of(name: str) -> str | None:
@@ -228,22 +272,30 @@ def _collect(options: dict[str, Any], field: str, name: str, value: str) -> None
     elif field == "default_ulimits":
         key, _, limits = value.partition("=")
         soft, _, hard = limits.partition(":")
-        options.setdefault(field, {})[key] = {"Name": key, "Soft": int(soft), "Hard": int(hard or soft)}
+        entry = {"Name": key, "Soft": _number(name, soft), "Hard": _number(name, hard or soft)}
+        options.setdefault(field, {})[key] = entry
     elif field == "default_address_pools":
         pairs = dict(part.partition("=")[::2] for part in value.split(","))
-        options.setdefault(field, []).append({"base": pairs["base"], "size": int(pairs["size"])})
+        if "base" not in pairs:
+            raise ConfigError(f'invalid argument "{value}" for "--{name}" flag: a pool needs base and size')
+        pool = {"base": pairs["base"], "size": _number(name, pairs.get("size", ""))}
+        options.setdefault(field, []).append(pool)
     elif kind.startswith("Mapping"):
         key, _, text = value.partition("=")
         options.setdefault(field, {})[key] = text
     elif kind.startswith("tuple"):
         options.setdefault(field, []).append(value)
     elif kind == "int":
-        try:
-            options[field] = int(value)
-        except ValueError:
-            raise ConfigError(f'invalid argument "{value}" for "--{name}" flag: parse error') from None
+        options[field] = _number(name, value)
     else:
         options[field] = value
+
+
+def _number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f'invalid argument "{text}" for "--{name}" flag: parse error') from None
 
 
 def _shown(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import gc
 import grp
@@ -20,7 +21,7 @@ from corral.api.routes import ROUTES
 from corral.api.server import Server
 from corral.api.services import Services
 from corral.config import Config, ConfigError, merge, parse_arguments
-from corral.engine import hostfacts, recover
+from corral.engine import filesystem, probe, profiles, recover, seccomp
 from corral.engine.containers import Containers
 from corral.engine.context import Engine, Paths
 from corral.engine.events import Events
@@ -30,7 +31,7 @@ from corral.engine.tasks import Launcher
 from corral.errors import CorralError
 from corral.image.images import Images
 from corral.image.pull import Registries
-from corral.net.model import AddressPool, NetworkSettings
+from corral.net.model import DEFAULT_POOLS, AddressPool, NetworkSettings
 from corral.net.networks import Networks
 from corral.store.db import Database
 from corral.volume.volumes import Volumes
@@ -50,7 +51,7 @@ def main() -> int:
         if arguments.version:
             print(f"Corral version {VERSION}")
             return 0
-        config = merge(arguments, _config_text(arguments.config_file))
+        config = _with_seccomp_profile(merge(arguments, _config_text(arguments.config_file)))
         if arguments.validate:
             print("configuration OK")
             return 0
@@ -102,6 +103,17 @@ def _config_text(path: str | None) -> str | None:
         raise ConfigError(f"unable to configure the daemon with file {path}: {error.strerror}") from error
 
 
+def _with_seccomp_profile(config: Config) -> Config:
+    """The configuration with the text of the file that `seccomp-profile` names in its place."""
+    if config.seccomp_profile in ("", "builtin", "unconfined"):
+        return config
+    try:
+        with open(config.seccomp_profile) as file:
+            return dataclasses.replace(config, seccomp_profile=file.read())
+    except OSError as error:
+        raise ConfigError(f"opening seccomp profile ({config.seccomp_profile}) failed: {error.strerror}") from error
+
+
 @contextlib.contextmanager
 def _only_one(config: Config) -> Iterator[None]:
     """Own the data root (a lock) and the pid file for the time of the context."""
@@ -122,7 +134,8 @@ def _only_one(config: Config) -> Iterator[None]:
 
 
 async def _serve(config: Config) -> int:
-    launcher = Launcher()
+    machine = os.uname().machine
+    launcher = Launcher(seccomp.default_filter(profiles.DEFAULT_CAPABILITIES, machine))
     launcher.start()  # it imports in its own process while we go on in ours
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -164,7 +177,7 @@ def _build(config: Config, launcher: Launcher) -> Services:
     images = Images(db, config.data_root, image_event, _registries(config))
     engine = Engine(
         config=config,
-        facts=hostfacts.probe(),
+        facts=probe.look(),
         paths=paths,
         db=db,
         events=events,
@@ -188,19 +201,28 @@ def _network_settings(config: Config) -> NetworkSettings:
     return NetworkSettings(
         bridge=bridge,
         bip=config.bip,
+        fixed_cidr=config.fixed_cidr,
+        fixed_cidr_v6=config.fixed_cidr_v6,
+        default_gateway=config.default_gateway,
+        default_host_ip=config.ip,
+        ipv6=config.ipv6,
+        packet_filter=config.iptables,
+        ip_masq=config.ip_masq,
+        icc=config.icc,
         mtu=config.mtu,
         ip_forward=config.ip_forward,
         userland_proxy=config.userland_proxy,
         dns=config.dns,
         exec_root=config.exec_root,
         table="corral" if bridge in ("corral0", "none") else f"corral-{bridge}",
-        **({"pools": pools} if pools else {}),
+        pools=pools or DEFAULT_POOLS,
     )
 
 
 async def _recover(services: Services) -> None:
     """Bring what an earlier daemon left in line with the records."""
     engine = services.engine
+    filesystem.make_init_layer(engine)
     recover.read_records(engine)
     survivors, exits = await recover.find_survivors(engine)
     await engine.networks.open(survivors)
@@ -214,6 +236,8 @@ async def _shut_down(services: Services) -> None:
     for task in list(engine.background):
         task.cancel()
     for live in engine.index:
+        if live.health is not None:
+            live.health.stop()
         if live.task is not None:
             live.task.close()
     await engine.networks.close(keep=any(live.has_process for live in engine.index))

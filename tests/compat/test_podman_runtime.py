@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.runtime_fixtures import needs_root
-from tests.support.bundles import RUNTIME, make_root
+from tests.support.bundles import RUNTIME, make_root, remove_test_cgroups
 
 pytestmark = needs_root
 
@@ -50,6 +50,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     yield command
     command("rm", "--all", "--force", "--time", "0")
     command("rmi", "--all", "--force")
+    remove_test_cgroups()
 
 
 def _run(podman: Podman, *words: str) -> subprocess.CompletedProcess[str]:
@@ -57,7 +58,8 @@ def _run(podman: Podman, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_run_and_its_status(podman: Podman) -> None:
-    assert _run(podman, "localhost/busybox", "echo", "hello").stdout == "hello\n"
+    done = _run(podman, "localhost/busybox", "echo", "hello")
+    assert done.stdout == "hello\n", done.stderr
     assert _run(podman, "localhost/busybox", "sh", "-c", "exit 3").returncode == 3
     assert _run(podman, "localhost/busybox", "no-such-program").returncode == 127
     assert _run(podman, "localhost/busybox", "/etc/passwd").returncode == 126

@@ -8,8 +8,10 @@ import http.server
 import io
 import json
 import os
+import random
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,6 +25,8 @@ from corral.errors import CorralError, DataLoss, InvalidParameter, NotFound, Una
 from corral.image import make
 from corral.image.images import Images
 from corral.image.model import NoSuchImage, NoSuchPlatform, RemoveConflict, User
+from corral.image.pull import Registries
+from corral.image.registry import proxy_for
 from corral.oci.image import RunConfig
 from corral.store.db import Database
 from tests.support import images as made
@@ -575,3 +579,104 @@ def test_push_and_pull_back(store: Store, small: list[bytes], registry: str) -> 
     assert store.pull(f"{registry}/up/a", "1").id == image.id
     with pytest.raises(NotFound, match="An image does not exist locally with the tag: nope:latest"):
         asyncio.run(push("nope:latest"))
+
+
+def make_certificate(folder: Path) -> tuple[str, str]:
+    """A self-signed certificate for 127.0.0.1."""
+    certificate, key = str(folder / "c.pem"), str(folder / "k.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=registry"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+def test_pull_over_tls(store: Store, small: list[bytes], tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    certs = tmp_path / "certs.d"
+    store.images.registries = Registries(certs=str(certs))
+    with registries.registry(tls=(certificate, key)) as address:
+        (tmp_path / "in.tar").write_bytes(made.docker_archive(small, ["a:1"]))
+        copy = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false"]
+        copy += [f"docker-archive:{tmp_path}/in.tar", f"docker://{address}/t/a:1"]
+        subprocess.run(copy, check=True, capture_output=True)
+        assert store.pull(f"{address}/t/a", "1").diff_ids == tuple(made.digest(layer) for layer in small)
+        (certs / address).mkdir(parents=True)
+        shutil.copy(certificate, certs / address / "ca.crt")
+        store.remove(f"{address}/t/a:1")
+        assert store.pull(f"{address}/t/a", "1").repo_tags == (f"{address}/t/a:1",)
+        other = tmp_path / "other"
+        other.mkdir()
+        shutil.copy(make_certificate(other)[0], certs / address / "ca.crt")
+        store.remove(f"{address}/t/a:1")
+        with pytest.raises(Unavailable, match="certificate verify failed"):
+            store.pull(f"{address}/t/a", "1")
+
+
+CRASHING = """
+import asyncio, sys
+from corral.image.images import Images
+from corral.store.db import Database
+
+async def main(root, path):
+    images = Images(Database(root + "/db"), root, lambda *_: None)
+    images.recover()
+    data = open(path, "rb").read()
+
+    async def stream():
+        for start in range(0, len(data), 50_000):
+            yield data[start:start + 50_000]
+
+    print("ready", flush=True)
+    while True:
+        for name in await images.load(stream(), lambda _: None):
+            print("loaded", flush=True)
+            await images.remove(name)
+            print("removed", flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_kill_at_any_point_leaves_a_store_that_opens_clean(tmp_path: Path, small: list[bytes]) -> None:
+    archive = tmp_path / "in.tar"
+    archive.write_bytes(made.docker_archive([made.busybox_layer(), *small], ["a:1"]))
+    root = tmp_path / "root"
+    root.mkdir()
+    randomness = random.Random(4)
+    for _ in range(8):
+        command = [sys.executable, "-c", CRASHING, str(root), str(archive)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            for _ in range(randomness.randint(1, 4)):
+                process.stdout.readline()
+            try:
+                process.wait(randomness.random() * 0.08)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        store = Store(root)
+        try:
+            for image in store.images.list():
+                assert store.images.catalog.is_complete(image.id)
+                assert store.images.snapshots.view(image.chain_id).lower
+                store.remove("a:1")
+            assert store.leftovers() == []
+        finally:
+            store.close()
+
+
+def test_a_proxy_from_the_environment(store: Store, small: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptor, blobs = made.oci_blobs(small)
+    store.images.registries = Registries(insecure=frozenset(("registry.invalid",)))
+    with hostile(serve(blobs, str(descriptor["digest"]))) as server:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{server.address}")
+        assert store.pull("registry.invalid/x", "1").id == descriptor["digest"]
+        assert all(path.startswith("http://registry.invalid/v2/") for path, _ in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("netloc", "proxy"),
+    [("a.example", "p:1"), ("127.0.0.1:5000", ""), ("b.internal", ""), ("internal", ""), ("c.example:5000", "")],
+)
+def test_hosts_without_a_proxy(netloc: str, proxy: str) -> None:
+    environment = {"https_proxy": "http://user:word@p:1", "NO_PROXY": ".internal, c.example:5000"}
+    assert proxy_for("https", netloc, environment) == proxy

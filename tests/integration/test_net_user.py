@@ -222,7 +222,7 @@ async def test_refusals(tmp_path: Path) -> None:
             with pytest.raises(AddressOutsidePool):
                 await join(net, b, "beta", EndpointRequest("app", ipv4="10.6.0.3"))
             with pytest.raises(AddressOutsidePool):
-                await net.connect("z" * 64, None, EndpointRequest("app", ipv4="10.6.0.3"), hostname="h", name="z")
+                await net.check_request(EndpointRequest("app", ipv4="10.6.0.3"))
             with pytest.raises(NetworkInUse, match=r"network app id .* has active endpoints"):
                 await net.remove("app")
             assert await net.prune(lambda _: False) == ()

@@ -397,7 +397,7 @@ def test_a_cgroup_with_somebody_in_it_is_not_taken(bundle: Bundle) -> None:
         assert bundle.create().returncode != 0
         assert "not empty" in bundle.written()
         assert lodger.poll() is None
-        for path in ("/", "/.", "../x"):
+        for path in ("/", "/.", "../x", "system.slice:corral:x"):
             bundle.linux["cgroupsPath"] = path
             assert bundle.create().returncode != 0
         assert lodger.poll() is None

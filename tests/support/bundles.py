@@ -130,10 +130,11 @@ class Bundle:
 
 
 def remove_test_cgroups() -> None:
-    """The empty parents that the tests have left."""
+    """The empty parents that the tests, and podman in them, have left."""
     base = "/sys/fs/cgroup"
     for name in ["", *os.listdir(base)]:
-        try:
-            os.rmdir(os.path.join(base, name, "corral-test"))
-        except OSError:
-            continue
+        for parent in ("corral-test", "libpod_parent/conmon", "libpod_parent"):
+            try:
+                os.rmdir(os.path.join(base, name, parent))
+            except OSError:
+                continue  # not there, or in use by somebody else

@@ -33,9 +33,7 @@ async def start(services: Services, request: Request) -> Answer:
     wanted = found.request
     taken = await request.hijack(stream_type(request, wanted.tty))
     outputs = [name for name, on in (("stdout", wanted.attach_stdout), ("stderr", wanted.attach_stderr)) if on]
-    client = Client(
-        taken.fd, wanted.attach_stdin, outputs, found.detach_keys if wanted.tty else b"", taken.initial
-    )
+    client = Client(taken.fd, wanted.attach_stdin, outputs, found.detach_keys if wanted.tty else b"", taken.initial)
     try:
         await services.execs.start(found, client)
     except CorralError as error:

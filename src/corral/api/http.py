@@ -116,6 +116,8 @@ class Request:
     async def body(self, limit_bytes: int = JSON_LIMIT_BYTES) -> bytes:
         """The whole body; raises BodyTooLarge past the limit."""
         parts, size = [], 0
+        if int(self.headers.get("content-length", "0")) > limit_bytes:
+            raise BodyTooLarge("http: request body too large")
         async for part in self.transport.read_body():
             size += len(part)
             if size > limit_bytes:

@@ -15,11 +15,13 @@ import msgspec
 from corral.api import http, statuses, streams
 from corral.api.http import Answer, BadQuery, Request, Stream
 from corral.api.services import Services
+from corral.engine import commit as commits
 from corral.engine import filters as matching
 from corral.engine.listing import time_ns
 from corral.errors import CorralError, InvalidParameter
 from corral.image.model import Deleted, Image, User
 from corral.oci import reference
+from corral.wire.containers import ContainerConfig
 
 _FILTERS = "before dangling label label! reference since until".split()
 
@@ -41,6 +43,12 @@ async def list_(services: Services, request: Request) -> Answer:
     return http.json([_summary(image, users) for image in images])
 
 
+def summaries(services: Services) -> list[dict[str, Any]]:
+    """Every image, as the list shows it."""
+    users = _users(services)
+    return [_summary(image, users) for image in services.engine.images.list()]
+
+
 def _users(services: Services) -> dict[str, int]:
     counts: dict[str, int] = {}
     for live in services.engine.index:
@@ -58,8 +66,10 @@ def _keep(services: Services, image: Image, filters: matching.Filters) -> bool:
             lambda: dangling is None or dangling == image.dangling,
             lambda: matching.match_labels(filters.get("label", ()), labels),
             lambda: not filters.get("label!") or not matching.match_labels(filters["label!"], labels),
-            lambda: not filters.get("reference")
-            or any(reference_matches(pattern, name) for pattern in filters["reference"] for name in image.repo_tags),
+            lambda: (
+                not filters.get("reference")
+                or any(reference_matches(pattern, name) for pattern in filters["reference"] for name in image.repo_tags)
+            ),
             lambda: all(created < _seconds(images.get(ref).created) * 10**9 for ref in filters.get("before", ())),
             lambda: all(created > _seconds(images.get(ref).created) * 10**9 for ref in filters.get("since", ())),
             lambda: all(created < time_ns(text) for text in filters.get("until", ())),
@@ -129,7 +139,15 @@ async def inspect(services: Services, request: Request) -> Answer:
 def _run_config(run: Any) -> dict[str, Any]:
     """An image's `Config` with every field that Docker's has."""
     shown: dict[str, Any] = msgspec.to_builtins(run)
-    full = {"User": "", "Env": None, "Cmd": None, "Entrypoint": None, "WorkingDir": "", "Volumes": None, "OnBuild": None}
+    full = {
+        "User": "",
+        "Env": None,
+        "Cmd": None,
+        "Entrypoint": None,
+        "WorkingDir": "",
+        "Volumes": None,
+        "OnBuild": None,
+    }
     return {**full, "Labels": None, **shown}
 
 
@@ -150,14 +168,14 @@ async def remove(services: Services, request: Request) -> Answer:
     query = request.query
 
     def in_use(digest: str) -> list[User]:
-        return [
-            User(live.id, live.has_process) for live in services.engine.index if live.record.image_id == digest
-        ]
+        return [User(live.id, live.has_process) for live in services.engine.index if live.record.image_id == digest]
 
     done = await services.engine.images.remove(
         request.params["name"], force=query.flag("force"), prune=not query.flag("noprune"), in_use=in_use
     )
-    return http.json([{"Deleted": item.digest} if isinstance(item, Deleted) else {"Untagged": item.name} for item in done])
+    return http.json(
+        [{"Deleted": item.digest} if isinstance(item, Deleted) else {"Untagged": item.name} for item in done]
+    )
 
 
 async def load(services: Services, request: Request) -> Answer:
@@ -220,7 +238,7 @@ def registry_auth(request: Request) -> dict[str, str] | None:
     return {str(key): value for key, value in decoded.items() if isinstance(value, str)}
 
 
-async def _begun(parts: AsyncIterator[bytes]) -> Answer:
+async def _begun(parts: AsyncIterator[bytes], content_type: str = "application/json") -> Answer:
     """A stream whose first record decides the status: an error before any progress is an HTTP error."""
     first = await anext(parts, None)
 
@@ -230,7 +248,7 @@ async def _begun(parts: AsyncIterator[bytes]) -> Answer:
         async for part in parts:
             yield part
 
-    return Stream(rest())
+    return Stream(rest(), content_type)
 
 
 async def _progress(work: Callable[[Progress], Awaitable[None]]) -> AsyncIterator[bytes]:
@@ -259,6 +277,63 @@ async def _progress(work: Callable[[Progress], Awaitable[None]]) -> AsyncIterato
         task.cancel()
 
 
+async def history(services: Services, request: Request) -> Answer:
+    """GET /images/{name}/history"""
+    items = services.engine.images.history(request.params["name"])
+    return http.json(
+        [
+            {
+                "Id": item.id,
+                "Created": _seconds(item.created),
+                "CreatedBy": item.created_by,
+                "Tags": list(item.tags) or None,
+                "Size": item.size,
+                "Comment": item.comment,
+            }
+            for item in items
+        ]
+    )
+
+
+async def push(services: Services, request: Request) -> Answer:
+    """POST /images/{name}/push"""
+    images, name, tag = services.engine.images, request.params["name"], request.query.text("tag")
+    auth = registry_auth(request)
+
+    async def work(progress: Progress) -> None:
+        await images.push(name, tag, auth=auth, progress=progress)
+
+    return await _begun(_progress(work))
+
+
+async def save(services: Services, request: Request) -> Answer:
+    """GET /images/get and /images/{name}/get"""
+    names = [request.params["name"]] if "name" in request.params else request.query.all("names")
+    if not names:
+        raise BadQuery("no image names given")
+    parts = services.engine.images.save(names, request.query.text("platform") or None)
+    return await _begun(parts, "application/x-tar")
+
+
+async def commit(services: Services, request: Request) -> Answer:
+    """POST /commit"""
+    query = request.query
+    body = await request.json(ContainerConfig, default=ContainerConfig)
+    image = await commits.commit(
+        services.engine,
+        services.containers,
+        services.containers.get(query.text("container")),
+        body,
+        repo=query.text("repo"),
+        tag=query.text("tag"),
+        author=query.text("author"),
+        comment=query.text("comment"),
+        changes=query.all("changes"),
+        pause=query.flag("pause", True),
+    )
+    return http.json({"Id": image.id}, 201)
+
+
 async def prune(services: Services, request: Request) -> Answer:
     """POST /images/prune"""
     filters = dict(request.query.filters())
@@ -269,7 +344,11 @@ async def prune(services: Services, request: Request) -> Answer:
     deleted: list[dict[str, str]] = []
     freed = 0
     for image in services.engine.images.list():
-        if image.id in used or (only_dangling is not False and not image.dangling) or not _keep(services, image, filters):
+        if (
+            image.id in used
+            or (only_dangling is not False and not image.dangling)
+            or not _keep(services, image, filters)
+        ):
             continue
         for name in image.repo_tags or (image.id,):
             done = await services.engine.images.remove(name, force=True)

@@ -51,7 +51,7 @@ class Router:
             answer = await self._answer(request)
         except (ClientGone, asyncio.CancelledError):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever a handler raises is answered here, once
             answer = _failure(request, error)
         if _log.isEnabledFor(logging.DEBUG):
             elapsed_ms = (time.perf_counter() - started) * 1e3
@@ -74,7 +74,7 @@ def _failure(request: Request, error: Exception) -> Response:
     if status is None:
         _log.error("cannot answer %s %s", request.method, request.path, exc_info=error)
         status = 500
-    elif status >= 500:
+    elif status >= 500 and status != 501:
         _log.error("%s %s: %s", request.method, request.path, told)
     if status == 304:
         return http.empty(304)

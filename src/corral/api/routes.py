@@ -11,6 +11,7 @@ ROUTES = (
     Route("GET", "/version", system.version),
     Route("GET", "/info", system.info),
     Route("GET", "/events", system.events),
+    Route("GET", "/system/df", system.disk_usage),
     # containers
     Route("GET", "/containers/json", containers.list_),
     Route("POST", "/containers/create", containers.create),
@@ -46,7 +47,12 @@ ROUTES = (
     Route("POST", "/images/load", images.load),
     Route("POST", "/images/create", images.create),
     Route("POST", "/images/prune", images.prune, (1, 25)),
+    Route("GET", "/images/get", images.save),
+    Route("GET", "/images/{name*}/get", images.save),
     Route("GET", "/images/{name*}/json", images.inspect),
+    Route("GET", "/images/{name*}/history", images.history),
+    Route("POST", "/images/{name*}/push", images.push),
+    Route("POST", "/commit", images.commit),
     Route("POST", "/images/{name*}/tag", images.tag),
     Route("DELETE", "/images/{name*}", images.remove),
     # networks

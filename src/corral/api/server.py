@@ -7,21 +7,27 @@ flows is cancelled when its client goes away; any other runs to its end, as the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import logging
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import parse_qs, unquote
 
 import h11
 
 from corral.api.http import Answer, Hijacked, Query, Request, Response, Stream, Taken
+from corral.api.tls import TlsServer
 from corral.api.versions import NEWEST
 
 _log = logging.getLogger(__name__)
 
 _BODY_AHEAD_BYTES = 1 << 20
+_LINGER_S = 0.5  # as Go's server: closing while the client still sends would reset the connection under our answer
+_SKIPPED_BYTES = 8 << 20
+_SKIP_S = 5.0
 _FIXED_HEADERS = (
     ("Docker-Experimental", "false"),
     ("Ostype", "linux"),
@@ -52,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._streaming = False
         self._taken = False
         self._head_only = False
+        self._discarding = False
 
     # -- asyncio's side ----------------------------------------------------------------------------
 
@@ -62,6 +69,8 @@ class Connection(asyncio.Protocol):
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
     def data_received(self, data: bytes) -> None:
+        if self._discarding:
+            return
         self._http.receive_data(data)
         self._unread += len(data)
         if self._unread > _BODY_AHEAD_BYTES:
@@ -69,6 +78,8 @@ class Connection(asyncio.Protocol):
         self._arrived.set()
 
     def eof_received(self) -> bool:
+        if self._discarding:
+            return False
         self._http.receive_data(b"")
         self._arrived.set()
         if self._streaming and self._task is not None:
@@ -107,11 +118,22 @@ class Connection(asyncio.Protocol):
             if not self._lost and self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 body = f'{{"message":"{error.error_status_hint} bad request"}}'.encode()
                 await self._send_whole(Response(error.error_status_hint, body))
-        except Exception:
+        except Exception:  # noqa: BLE001  one connection must not end the daemon
             _log.exception("cannot serve a connection")
         finally:
             if not self._taken:
-                self._transport.close()
+                if self._http.their_state is h11.SEND_BODY and not self._lost:
+                    self._linger()
+                else:
+                    self._transport.close()
+
+    def _linger(self) -> None:
+        """Answered before the body was whole: let the client read that before it finds the connection closed."""
+        self._discarding = True
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
 
     async def _serve_one(self) -> bool:
         """Serve the next request; returns whether the connection can take another."""
@@ -126,9 +148,23 @@ class Connection(asyncio.Protocol):
             await self._send_stream(answer)
         else:
             await self._send_whole(answer)
-        if self._http.their_state is h11.SEND_BODY:
-            return False  # an unread body would have to be read to find the next request
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SKIP_S):
+                await self._skip_body()
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+
+    async def _skip_body(self) -> None:
+        """Read what the handler left of a body, within reason: a client that still writes would miss our answer.
+
+        The answer went out before: a client that waits for it before it writes on must get it.
+        """
+        if self._http.they_are_waiting_for_100_continue:
+            return
+        skipped = 0
+        async for part in self.read_body():
+            skipped += len(part)
+            if skipped > _SKIPPED_BYTES:
+                return
 
     def _request(self, event: h11.Request) -> Request:
         target = event.target.decode("latin-1")
@@ -146,7 +182,7 @@ class Connection(asyncio.Protocol):
     async def _next_event(self) -> h11.Event | type[h11.PAUSED]:
         while True:
             event = self._http.next_event()
-            if event is not h11.NEED_DATA:
+            if event is h11.PAUSED or isinstance(event, h11.Event):
                 return event
             if self._lost:
                 raise ClientGone
@@ -222,7 +258,7 @@ class Connection(asyncio.Protocol):
                 if part:
                     self._write(h11.Data(data=part))
                     await self._writable.wait()
-                if self._lost:
+                if self._lost or self._transport.is_closing():
                     raise ClientGone
             self._write(h11.EndOfMessage())
         finally:
@@ -233,7 +269,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self, event: h11.Event) -> None:
         for part in self._http.send_with_data_passthrough(event) or ():
-            if not self._lost:
+            if not self._lost and not self._transport.is_closing():
                 self._transport.write(part)
 
     def _common_headers(self) -> list[tuple[str, str]]:
@@ -252,28 +288,54 @@ class _Relay:
         ours.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         writer.write(self._initial)
-        self._transport.set_protocol(_RelayProtocol(writer))
+        protocol = _RelayProtocol(self._transport, writer)
+        self._transport.set_protocol(protocol)
         self._transport.resume_reading()
         try:
             while data := await reader.read(64 << 10):
                 self._transport.write(data)
+                await protocol.writable.wait()
         finally:
             self._transport.close()
             writer.close()
 
 
 class _RelayProtocol(asyncio.Protocol):
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    """What the client sends, passed on; it is read only as fast as the other side takes it."""
+
+    def __init__(self, transport: asyncio.Transport, writer: asyncio.StreamWriter) -> None:
+        self._transport = transport
         self._writer = writer
+        self._draining: asyncio.Task[None] | None = None
+        self.writable = asyncio.Event()
+        self.writable.set()
 
     def data_received(self, data: bytes) -> None:
         self._writer.write(data)
+        if self._draining is None and self._writer.transport.get_write_buffer_size() > 0:
+            self._transport.pause_reading()
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        try:
+            await self._writer.drain()
+        except OSError:
+            return
+        self._draining = None
+        self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         self._writer.write_eof()
         return True
 
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self.writable.set()
         self._writer.close()
 
 
@@ -285,16 +347,19 @@ class Server:
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
 
-    async def listen(self, sock: socket.socket, ssl: object = None) -> None:
-        """Serve a bound socket."""
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Serve a bound socket, in the clear or over TLS."""
+
+        def plain() -> asyncio.Protocol:
+            return Connection(self._dispatch, self._connections)
+
+        def encrypted() -> asyncio.Protocol:
+            assert tls is not None
+            return TlsServer(plain, tls)
+
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: Connection(self._dispatch, self._connections),
-            sock=sock,
-            ssl=ssl,  # type: ignore[arg-type]
-            backlog=1024,
-        )
-        self._servers.append(server)
+        make = encrypted if tls is not None else plain
+        self._servers.append(await loop.create_server(make, sock=sock, backlog=1024))
 
     async def close(self) -> None:
         """Stop listening and drop every connection."""

@@ -9,6 +9,7 @@ from corral.api.http import Answer, Request
 from corral.api.services import Services
 from corral.engine import filters as matching
 from corral.errors import Conflict, NotFound
+from corral.store.snapshots import disk_usage
 from corral.volume.volumes import Volume
 from corral.wire.common import Wire
 
@@ -32,6 +33,16 @@ def _shown(services: Services, volume: Volume) -> dict[str, Any]:
         "Options": volume.options or None,
         "Scope": "local",
     }
+
+
+def with_usage(services: Services, volume: Volume) -> dict[str, Any]:
+    """A volume with what it takes on the disk; walks its files."""
+    engine = services.engine
+    usage = {
+        "Size": disk_usage(engine.volumes.folder(volume.name)).bytes,
+        "RefCount": len(engine.users_of_volume(volume.name)),
+    }
+    return {**_shown(services, volume), "UsageData": usage}
 
 
 async def list_(services: Services, request: Request) -> Answer:

@@ -43,7 +43,7 @@ def _tls(flags: Flags, config: str) -> endpoint_module.Tls | None:
     from corral.cli import endpoint
 
     verify = flags["tlsverify"] or (not flags.changed("tlsverify") and bool(os.environ.get("DOCKER_TLS_VERIFY")))
-    files: list[str] = [flags[name] for name in ("tlscacert", "tlscert", "tlskey")]
+    files = [flags[name] for name in ("tlscacert", "tlscert", "tlskey")]
     if not (verify or flags["tls"] or os.environ.get("DOCKER_TLS")):
         return None
     folder = os.environ.get("DOCKER_CERT_PATH") or config
@@ -51,7 +51,8 @@ def _tls(flags: Flags, config: str) -> endpoint_module.Tls | None:
         path = os.path.join(folder, name)
         if not files[index] and os.path.exists(path):
             files[index] = path
-    return endpoint.Tls(files[0], files[1], files[2], verify)
+    ca, cert, key = files
+    return endpoint.Tls(ca, cert, key, verify=verify)
 
 
 class Session:

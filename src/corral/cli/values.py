@@ -72,7 +72,8 @@ def nano_cpus(text: str) -> int:
         whole_part, _, fraction = top.partition(".")
         if not (whole_part + fraction).isdigit() or not top.isascii():
             raise ValueError
-        numerator, denominator = int(whole_part + fraction) * 10**9, 10 ** len(fraction)
+        numerator = int(whole_part + fraction) * 10**9
+        denominator: int = 10 ** len(fraction)
         if slash:
             denominator *= int(bottom)
         value, rest = numerator // denominator, numerator % denominator

@@ -10,7 +10,16 @@ from corral.engine.record import Container
 from corral.store.snapshots import OverlayMount
 
 _MODIFIED, _ADDED, _DELETED = 0, 1, 2
-_INJECTED = ("/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/.dockerenv", "/sbin/docker-init")
+_INJECTED = (
+    "/dev",
+    "/proc",
+    "/sys",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/.dockerenv",
+    "/sbin/docker-init",
+)
 _OPAQUE = "trusted.overlay.opaque"
 
 
@@ -106,7 +115,11 @@ def _deleted_below(overlay: OverlayMount, path: str, found: list[tuple[str, int]
     for layer in overlay.lower:
         if os.path.isdir(layer + path):
             names.update(os.listdir(layer + path))
-    gone = [name for name in names if not os.path.lexists(f"{overlay.upper}{path}/{name}") and _lower(overlay, f"{path}/{name}")]
+    gone = [
+        name
+        for name in names
+        if not os.path.lexists(f"{overlay.upper}{path}/{name}") and _lower(overlay, f"{path}/{name}")
+    ]
     found += [(f"{path}/{name}", _DELETED) for name in gone]
     return bool(gone)
 

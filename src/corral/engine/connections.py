@@ -5,7 +5,7 @@ from __future__ import annotations
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.engine.record import save
-from corral.engine.start import network_event, request_of
+from corral.engine.start import network_event, request_of, write_host_files
 from corral.errors import Conflict, Forbidden
 from corral.wire.containers import EndpointSettings
 
@@ -38,16 +38,20 @@ async def connect(engine: Engine, ref: str, container: str, settings: EndpointSe
         record = live.record
         if name in record.networks:
             raise AlreadyConnected(record.name, name)
-        if live.has_process:
+        request = request_of(engine, live, name, settings)
+        if not live.has_process:
+            await engine.networks.check_request(request)
+        else:
             attachment = await engine.networks.connect(
                 record.id,
                 record.state.pid,
-                request_of(record, name, settings),
+                request,
                 hostname=record.config.hostname,
                 name=record.name,
             )
             record.endpoints = list(attachment.endpoints)
             record.ports = list(attachment.ports)
+            write_host_files(engine, live, attachment)  # another address, and perhaps another name server
         record.networks[name] = settings
         await engine.commit(save(record))
     network_event(engine, view.record.id, name, record.id, "connect")
@@ -66,6 +70,7 @@ async def disconnect(engine: Engine, ref: str, container: str) -> None:
             attachment = await engine.networks.disconnect(record.id, name)
             record.endpoints = list(attachment.endpoints)
             record.ports = list(attachment.ports)
+            write_host_files(engine, live, attachment)  # another address, and perhaps another name server
         del record.networks[name]
         await engine.commit(save(record))
     network_event(engine, view.record.id, name, record.id, "disconnect")
@@ -76,6 +81,11 @@ def _check_mode(live: Live, network: str) -> None:
     if mode == "host" or network == "host":
         raise ModeForbids("container cannot be connected to host network or disconnected from it")
     if mode.startswith("container:"):
-        raise ModeForbids("container sharing network namespace with another container or host cannot be connected to any other network")
+        raise ModeForbids(
+            "container sharing network namespace with another container or host "
+            "cannot be connected to any other network"
+        )
     if mode == "none" and network != "none":
-        raise ModeForbids("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+        raise ModeForbids(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        )

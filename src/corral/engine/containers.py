@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 from corral.engine import create, defaults, lifecycle, signals, spec, start
 from corral.engine.context import Engine
@@ -111,10 +112,9 @@ class Containers:
         await self._engine.commit(save(live.record))
 
     async def _kill_now(self, live: Live) -> None:
-        if live.record.state.status == "paused":
-            await self._signal(live, _SIGKILL)
-            await self._control(live, "resume")
         await self._signal(live, _SIGKILL)
+        if live.record.state.status == "paused":
+            await self._control(live, "resume")  # a frozen process dies when it thaws
         if not await _ended(live, _KILL_WAIT_S):
             raise CannotStop(
                 f"cannot stop container: {live.id}: tried to kill container, but did not receive an exit event"
@@ -134,7 +134,6 @@ class Containers:
             await self._signal(live, signal)
             if live.record.state.status == "paused" and signal == stop_signal:
                 await self._control(live, "resume")
-        self._engine.publish(live, "kill", signal=str(signal))
 
     async def restart(self, ref: str, timeout_s: int | None, signal_name: str = "") -> None:
         """Stop if it runs, then start."""
@@ -144,6 +143,7 @@ class Containers:
             live.kept = True  # --rm must not remove it between the two halves
             try:
                 await self._stop(live, signal, defaults.stop_timeout_s(live.record.config, timeout_s))
+                self._engine.publish(live, "stop")
                 await self._start_again(live)
             finally:
                 live.kept = False
@@ -178,8 +178,9 @@ class Containers:
 
     async def _signal(self, live: Live, signal: int) -> None:
         await self._control(live, "kill", signal=signal)
+        self._engine.publish(live, "kill", signal=str(signal))
 
-    async def _control(self, live: Live, verb: str, **fields: object) -> None:
+    async def _control(self, live: Live, verb: str, **fields: Any) -> None:
         if live.task is None:
             return
         try:
@@ -210,8 +211,9 @@ class Containers:
             self._index.release(new)
             raise
         self._index.release(old)
-        if live.has_process:
-            live.record.endpoints = list(await self._engine.networks.rename(live.id, new)) or live.record.endpoints
+        async with live.lock:
+            if live.has_process:
+                live.record.endpoints = list(await self._engine.networks.rename(live.id, new)) or live.record.endpoints
         self._engine.publish(live, "rename", oldName=f"/{old}")
 
     async def resize(self, ref: str, rows: int, columns: int) -> None:

@@ -26,6 +26,11 @@ class Paths:
     data_root: str
     exec_root: str
 
+    @property
+    def init_layer(self) -> str:
+        """Shared by all containers: see `corral.engine.filesystem`."""
+        return os.path.join(self.data_root, "init-layer")
+
     def container(self, container_id: str) -> str:
         """Durable: log, hosts, hostname, resolv.conf, exit.json."""
         return os.path.join(self.data_root, "containers", container_id)

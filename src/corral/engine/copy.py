@@ -69,7 +69,7 @@ def stat_path(root_fd: int, path: str, container: str) -> dict[str, Any]:
     except OSError as error:
         raise NoSuchPath(path, container) from error
     if must_be_directory and not stat.S_ISDIR(status.st_mode):
-        resolved = _follow(root_fd, path)
+        resolved = follow(root_fd, path)
         if resolved is None or not stat.S_ISDIR(resolved.st_mode):
             raise NotADirectory
     seconds, rest = divmod(status.st_mtime_ns, 1_000_000_000)
@@ -107,7 +107,8 @@ def _absolute_link(root_fd: int, path: str) -> str:
     return path
 
 
-def _follow(root_fd: int, path: str) -> os.stat_result | None:
+def follow(root_fd: int, path: str) -> os.stat_result | None:
+    """What a path leads to below the root, or None."""
     try:
         fd = files.openat2(root_fd, path, os.O_PATH)
     except OSError:
@@ -190,7 +191,7 @@ async def extract(
 
 
 def _target(live: Live, root_fd: int, path: str) -> str:
-    resolved = _follow(root_fd, path)
+    resolved = follow(root_fd, path)
     if resolved is None:
         raise NoSuchPath(path, live.id)
     if not stat.S_ISDIR(resolved.st_mode):
@@ -236,7 +237,7 @@ async def in_thread(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]
                 if stopped.is_set():
                     return
                 tell(piece)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  raised again on the event loop
             tell(error)
         else:
             tell(None)
@@ -277,7 +278,7 @@ async def feed_thread(body: AsyncIterator[bytes], work: Callable[[Callable[[], b
                     break
                 pieces.put(piece)
         pieces.put(b"")
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  raised again below, once the thread has ended
         failure.append(error)
         pieces.put(InvalidParameter("unexpected EOF"))
     try:
@@ -291,5 +292,6 @@ async def feed_thread(body: AsyncIterator[bytes], work: Callable[[Callable[[], b
 
 async def _room_or_end(room: asyncio.Semaphore, worker: asyncio.Future[None]) -> None:
     waiting = asyncio.ensure_future(room.acquire())
-    await asyncio.wait({waiting, worker}, return_when=asyncio.FIRST_COMPLETED)
+    both: set[asyncio.Future[Any]] = {waiting, worker}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

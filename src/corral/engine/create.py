@@ -11,11 +11,12 @@ import time
 from dataclasses import dataclass
 
 from corral.config import ConfigError
-from corral.engine import defaults, devices, mounts, names
+from corral.engine import copyup, defaults, devices, mounts, names, profiles, removal, unsupported
 from corral.engine.context import Engine
 from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import Container, MountPoint, insert
 from corral.errors import InvalidParameter, NotFound
+from corral.oci.digest import ChainID
 from corral.wire.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig, LogConfig
 
 LOG_DRIVERS = ("json-file", "none")
@@ -53,9 +54,12 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         init=engine.config.init,
     )
     defaults.check_host(host, cpus=engine.facts.cpus, log_drivers=LOG_DRIVERS)
+    endpoints = _networks(request, host)
+    unsupported.check(host, endpoints.values(), confining=engine.facts.confining)
     _check_against_host(engine, host)
     container_id = secrets.token_hex(32)
-    if not request.hostname and host.network_mode != "host" and host.uts_mode != "host":
+    shares_name = host.network_mode == "host" or host.network_mode.startswith("container:") or host.uts_mode == "host"
+    if not request.hostname and not shares_name:
         request.hostname = container_id[:12]
     name = name or names.unused(lambda candidate: engine.index.owner_of(candidate) is not None)
     if (owner := engine.index.owner_of(name)) is not None:
@@ -72,7 +76,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
             layers=image.chain_id or "",
             config=_config_of(request),
             host=host,
-            networks=_networks(request, host),
+            networks=endpoints,
             mounts=points,
             architecture=image.architecture,
         )
@@ -83,6 +87,11 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         raise
     live = Live(record)
     engine.index.add(live)
+    try:
+        await copyup.fill_volumes(engine, live)
+    except BaseException:
+        await removal.remove_now(engine, live, volumes=True)
+        raise
     for volume in new_volumes:
         engine.events.publish("volume", "create", volume, {"driver": "local"})
     engine.publish(live, "create")
@@ -108,14 +117,15 @@ def _check_against_host(engine: Engine, host: HostConfig) -> None:
         engine.config.runtime(host.runtime)
     except ConfigError as error:
         raise UnknownRuntime(str(error)) from error
+    profiles.capabilities(
+        host.cap_add or [], host.cap_drop or [], privileged=False, available=engine.facts.capabilities
+    )
     devices.throttles(host)
     if host.init:
         devices.init_program()
     for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
         if mode.startswith("container:") and engine.index.find(mode.partition(":")[2]) is None:
             raise NoSuchContainer(mode.partition(":")[2])
-    if host.device_requests:
-        raise defaults.InvalidConfig("could not select device driver: device requests are not supported yet")
     if host.volumes_from:
         for text in host.volumes_from:
             engine.index.get(text.partition(":")[0])
@@ -128,6 +138,8 @@ def _config_of(request: CreateRequest) -> ContainerConfig:
 
 def _networks(request: CreateRequest, host: HostConfig) -> dict[str, EndpointSettings]:
     asked = (request.networking_config.endpoints_config if request.networking_config else None) or {}
+    # Clients that were not told a network say "default".
+    asked = {"bridge" if name == "default" else name: settings for name, settings in asked.items()}
     mode = host.network_mode
     if mode.startswith("container:"):
         return {}
@@ -188,7 +200,7 @@ async def _make_durable(engine: Engine, record: Container) -> None:
         for name in ("hosts", "hostname", "resolv.conf"):
             with open(os.path.join(folder, name), "w"):
                 pass
-        _, staged = engine.snapshots.stage(record.id, record.layers or None)
+        _, staged = engine.snapshots.stage(record.id, ChainID(record.layers) if record.layers else None)
         undo.callback(engine.snapshots.removed, record.id)
         try:
             await engine.commit(staged, insert(record))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from corral.errors import Conflict, CorralError, InvalidParameter, NotFound
 from corral.runtime.failure import Failure
 from corral.wire.containers import ExecRequest
 
-_KEPT = 200  # finished execs that can still be inspected
+_KEPT = 1000  # finished execs that can still be inspected
 
 
 class NoSuchExec(NotFound):
@@ -57,6 +58,7 @@ class Execs:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._execs: dict[str, Exec] = {}
+        self._finished: deque[str] = deque()
 
     def get(self, exec_id: str) -> Exec:
         """By id; raises NoSuchExec."""
@@ -77,18 +79,19 @@ class Execs:
         found = Exec(secrets.token_hex(32), live, request, argv, env, detach_keys(request.detach_keys))
         if request.console_size and any(request.console_size):
             found.console_size = (request.console_size[0], request.console_size[1])
-        self._forget_old(live)
         self._execs[found.id] = found
         live.exec_ids.append(found.id)
         command = " ".join(argv)
         self._engine.publish(live, f"exec_create: {command}", execID=found.id)
         return found
 
-    def _forget_old(self, live: Live) -> None:
-        finished = [key for key in live.exec_ids if key in self._execs and self._execs[key].exit_code is not None]
-        for key in finished[:-_KEPT]:
-            del self._execs[key]
-            live.exec_ids.remove(key)
+    def _finish(self, found: Exec, exit_code: int) -> None:
+        """Note the end; the container no longer counts it, and only the latest can still be inspected."""
+        found.running, found.exit_code, found.pid = False, exit_code, 0
+        found.live.exec_ids.remove(found.id)
+        self._finished.append(found.id)
+        if len(self._finished) > _KEPT:
+            del self._execs[self._finished.popleft()]
 
     def check_start(self, exec_id: str) -> Exec:
         """The exec, if it may be started now."""
@@ -126,10 +129,10 @@ class Execs:
             )
         except Failure as failure:
             error = failures.of_exec(failure)
-            found.running, found.exit_code = False, failures.exit_code(error)
+            self._finish(found, failures.exit_code(error))
             raise error from failure
         except CorralError:
-            found.running, found.exit_code = False, 126
+            self._finish(found, 126)
             raise
         if found.exit_code is None:
             found.pid = answer["pid"]
@@ -148,7 +151,9 @@ class Execs:
             "env": found.env,
             "cwd": request.working_dir or record.config.working_dir or "/",
             "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
-            "noNewPrivileges": spec.security_options(host.security_opt or []).no_new_privileges,
+            "noNewPrivileges": spec.no_new_privileges(
+                spec.security_options(host.security_opt or []), self._engine.config.no_new_privileges
+            ),
         }
         return process
 
@@ -157,7 +162,7 @@ class Execs:
         found = self._execs.get(exec_id)
         if found is None or found.exit_code is not None:
             return
-        found.running, found.exit_code, found.pid = False, status, 0
+        self._finish(found, status)
         self._engine.publish(found.live, "exec_die", execID=exec_id, exitCode=str(status))
 
     async def resize(self, exec_id: str, rows: int, columns: int) -> None:
@@ -179,7 +184,7 @@ class Execs:
 
     def abandon_all(self, live: Live) -> None:
         """The container has ended, and every exec with it."""
-        for exec_id in live.exec_ids:
+        for exec_id in list(live.exec_ids):
             found = self._execs.get(exec_id)
             if found is not None and found.running:
                 self.exited(exec_id, 137)

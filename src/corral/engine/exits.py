@@ -10,12 +10,12 @@ import shutil
 import time
 from typing import Any
 
-from corral.engine import restart, start
+from corral.engine import health, restart, start
 from corral.engine.context import Engine
 from corral.engine.execs import Execs
 from corral.engine.live import Live
 from corral.engine.record import save, timestamp
-from corral.engine.removal import remove_now
+from corral.engine.removal import StillRunning, remove_now
 from corral.engine.tasks import Listener, Task
 from corral.errors import CorralError
 
@@ -32,7 +32,9 @@ class Exits:
         self._execs = execs
 
     def listener(self, live: Live, task: Task) -> Listener:
-        """What a task's events are given to."""
+        """What a task's events are given to; the container runs from here on, and so do its health checks."""
+        check = health.wanted(live)
+        live.health = health.Health(self._engine, self._execs, live, check) if check else None
 
         def listen(event: dict[str, Any]) -> None:
             kind = event["event"]
@@ -70,7 +72,8 @@ class Exits:
                 if live.task is task:
                     await self._settle(live, task, event)
             if live.record.host.auto_remove and live.record.state.status == "exited" and not live.kept:
-                await remove_now(self._engine, live, volumes=True)
+                with contextlib.suppress(StillRunning):  # somebody was quicker and started it again
+                    await remove_now(self._engine, live, volumes=True)
         except CorralError:
             _log.exception("cannot settle the exit of %s", live.id)
 
@@ -109,13 +112,16 @@ class Exits:
     async def _release(self, live: Live, task: Task) -> None:
         """Give back what a run holds: address, ports, cgroup, bundle."""
         engine, record = self._engine, live.record
-        if record.endpoints:
-            await engine.networks.detach(record.id)
-            for endpoint in record.endpoints:
-                start.network_event(engine, endpoint.network_id, endpoint.network_name, record.id, "disconnect")
+        self._execs.abandon_all(live)
+        if live.health is not None:
+            live.health.stop()
+        await engine.networks.detach(record.id)
+        for endpoint in record.endpoints:
+            start.network_event(engine, endpoint.network_id, endpoint.network_name, record.id, "disconnect")
         record.endpoints, record.ports = [], []
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(task.gone.wait(), 30)
+        self._execs.abandon_all(live)
         live.task = None
         task.close()
         shutil.rmtree(engine.paths.bundle(record.id), ignore_errors=True)

@@ -59,6 +59,8 @@ def _translate(failure: Failure, prefix: str) -> CorralError:
     reason = os.strerror(failure.errno).lower() if failure.errno else failure.detail
     if failure.stage == "exec":
         return _of_command(failure, prefix, reason)
+    if failure.stage == "runtime" and failure.detail:
+        return _of_other_runtime(failure, prefix)
     if failure.stage == "user":
         return StartRefused(f"{prefix}unable to find user {failure.path}: no matching entries in passwd file: unknown")
     if failure.stage == "group":
@@ -80,3 +82,14 @@ def _of_command(failure: Failure, prefix: str, reason: str) -> CorralError:
             )
         return CommandNotFound(f'{prefix}exec: "{failure.path}": executable file not found in $PATH: unknown')
     return CommandNotExecutable(f'{prefix}exec: "{failure.path}": {reason}: unknown')
+
+
+def _of_other_runtime(failure: Failure, prefix: str) -> CorralError:
+    """Another OCI runtime tells its story in words only, so here they decide, as they do in the docker CLI."""
+    text = f"{prefix}{failure.detail}: unknown"
+    lower = failure.detail.lower()
+    if "not found" in lower or "no such file or directory" in lower:
+        return CommandNotFound(text)
+    if "permission denied" in lower:
+        return CommandNotExecutable(text)
+    return StartFailed(text)

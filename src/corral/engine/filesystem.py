@@ -10,12 +10,39 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 from corral.engine.context import Engine
 from corral.engine.live import Live
+from corral.engine.record import MountPoint
 from corral.errors import System
 from corral.runtime.failure import Failure
+
+# A layer must hold whole files under their own names, so that it can be committed and read by others.
+_OVERLAY_OPTIONS = ["redirect_dir=off", "metacopy=off"]
+
+
+def make_init_layer(engine: Engine) -> None:
+    """The layer between image and container that every root has: mount points, and the file by which tools
+    recognise a container.  What is here need not be made in the container's own layer, where diff would show it.
+    """
+    for name in ("dev", "proc", "sys"):
+        os.makedirs(os.path.join(engine.paths.init_layer, name), exist_ok=True)
+    mark = os.path.join(engine.paths.init_layer, ".dockerenv")
+    os.close(os.open(mark, os.O_WRONLY | os.O_CREAT, 0o755))
+    os.chmod(mark, 0o755)
+
+
+def rootfs(engine: Engine, live: Live) -> dict[str, Any]:
+    """The root of a container, as the shim protocol says it."""
+    overlay = engine.snapshots.mounts(live.id)
+    return {
+        "lower": [engine.paths.init_layer, *overlay.lower],
+        "upper": overlay.upper,
+        "work": overlay.work,
+        "options": _OVERLAY_OPTIONS,
+    }
 
 
 class CannotMount(System):
@@ -25,32 +52,48 @@ class CannotMount(System):
 @contextlib.asynccontextmanager
 async def root(engine: Engine, live: Live) -> AsyncIterator[int]:
     """A descriptor of the container's root, its mounts included, for the time of the context."""
-    if live.has_process and live.record.state.pid:
-        fd = os.open(f"/proc/{live.record.state.pid}/root", os.O_PATH | os.O_DIRECTORY)
+    fd = _root_of(live)
+    if fd >= 0:
         try:
             yield fd
         finally:
             os.close(fd)
         return
-    async with live.lock, _held(engine, live) as fd:
+    async with live.lock, _held(engine, live, live.record.mounts) as fd:
+        yield fd
+
+
+def _root_of(live: Live) -> int:
+    """A running container's root, or -1: it does not run, or has just ended and its exit is on its way to us."""
+    if not (live.has_process and live.record.state.pid):
+        return -1
+    try:
+        return os.open(f"/proc/{live.record.state.pid}/root", os.O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return -1
+
+
+@contextlib.asynccontextmanager
+async def without_mounts(engine: Engine, live: Live) -> AsyncIterator[int]:
+    """A descriptor of the root of a container that does not run, as its image and its own changes make it."""
+    async with live.lock, _held(engine, live, ()) as fd:
         yield fd
 
 
 @contextlib.asynccontextmanager
-async def _held(engine: Engine, live: Live) -> AsyncIterator[int]:
+async def _held(engine: Engine, live: Live, points: Iterable[MountPoint]) -> AsyncIterator[int]:
     parent = os.path.join(engine.paths.exec_root, "held")
     os.makedirs(parent, mode=0o700, exist_ok=True)
     directory = tempfile.mkdtemp(dir=parent)
     os.mkdir(os.path.join(directory, "rootfs"))
-    overlay = engine.snapshots.mounts(live.id)
     task = engine.launcher.launch(directory)
     try:
         answer = await task.request(
             "hold",
-            rootfs={"lower": list(overlay.lower), "upper": overlay.upper, "work": overlay.work, "options": []},
+            rootfs=rootfs(engine, live),
             binds=[
                 [point.source, point.destination, not point.rw]
-                for point in sorted(live.record.mounts, key=lambda point: point.destination.count("/"))
+                for point in sorted(points, key=lambda point: point.destination.count("/"))
                 if point.type in ("bind", "volume") and os.path.exists(point.source)
             ],
         )

@@ -67,6 +67,7 @@ def sizes(engine: Engine, record: Container) -> tuple[int, int]:
 
 def _state(live: Live) -> dict[str, Any]:
     state = live.record.state
+    health = {"Health": live.health.shown()} if live.health is not None else {}
     return {
         "Status": state.status,
         "Running": state.status in ("running", "paused", "restarting"),
@@ -79,6 +80,7 @@ def _state(live: Live) -> dict[str, Any]:
         "Error": state.error,
         "StartedAt": state.started_at,
         "FinishedAt": state.finished_at,
+        **health,
     }
 
 
@@ -150,7 +152,7 @@ def ports(live: Live) -> dict[str, Any]:
     record = live.record
     if not live.has_process:
         return {}
-    found: dict[str, Any] = {port: None for port in record.config.exposed_ports or {}}
+    found: dict[str, Any] = dict.fromkeys(record.config.exposed_ports or {})
     for binding in record.ports:
         key = f"{binding.container_port}/{binding.proto}"
         entry = {"HostIp": binding.host_ip or "0.0.0.0", "HostPort": str(binding.host_port)}
@@ -194,7 +196,7 @@ def _addresses(endpoint: Endpoint | None) -> dict[str, Any]:
 def summary(engine: Engine, live: Live, *, size: bool = False) -> dict[str, Any]:
     """One entry of `GET /containers/json`."""
     record = live.record
-    shown = {
+    shown: dict[str, Any] = {
         "Id": record.id,
         "Names": [f"/{record.name}"],
         "Image": record.image_ref,
@@ -243,7 +245,8 @@ def status_text(live: Live) -> str:
     """`Up 3 minutes`, `Exited (0) 2 hours ago`, ... as the STATUS column shows it."""
     state = live.record.state
     if state.status == "running":
-        return f"Up {_since(state.started_at)}"
+        words = {"starting": "health: starting"}.get(live.health.status, live.health.status) if live.health else ""
+        return f"Up {_since(state.started_at)}" + (f" ({words})" if words else "")
     if state.status == "paused":
         return f"Up {_since(state.started_at)} (Paused)"
     if state.status == "restarting":

@@ -13,7 +13,8 @@ from corral.errors import CorralError, InvalidParameter
 
 _STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 _NAMES = (
-    "ancestor before exited expose health id is-task isolation label label! name network publish since status volume until"
+    "ancestor before exited expose health id is-task isolation label label! name network publish since status until "
+    "volume"
 ).split()
 
 Predicate = Callable[[Live], bool]
@@ -50,8 +51,9 @@ def predicate(engine: Engine, filters: Filters) -> Predicate:
         return matching.every(
             (
                 lambda: not filters.get("id") or any(record.id.startswith(value) for value in filters["id"]),
-                lambda: not filters.get("name")
-                or matching.match_pattern(filters["name"], (record.name, f"/{record.name}")),
+                lambda: (
+                    not filters.get("name") or matching.match_pattern(filters["name"], (record.name, f"/{record.name}"))
+                ),
                 lambda: matching.match_labels(filters.get("label", ()), labels),
                 lambda: not filters.get("label!") or not matching.match_labels(filters["label!"], labels),
                 lambda: not filters.get("status") or state.status in filters["status"],
@@ -59,12 +61,16 @@ def predicate(engine: Engine, filters: Filters) -> Predicate:
                 lambda: before is None or record.created_ns < before,
                 lambda: since is None or record.created_ns > since,
                 lambda: until is None or record.created_ns < until,
-                lambda: not filters.get("ancestor") or record.image_id in images or record.image_ref in filters["ancestor"],
+                lambda: (
+                    not filters.get("ancestor") or record.image_id in images or record.image_ref in filters["ancestor"]
+                ),
                 lambda: not filters.get("network") or _on_network(live, filters["network"]),
                 lambda: not filters.get("volume") or _with_volume(live, filters["volume"]),
                 lambda: not filters.get("publish") or _with_port(live, filters["publish"], published=True),
                 lambda: not filters.get("expose") or _with_port(live, filters["expose"], published=False),
-                lambda: not filters.get("health") or "none" in filters["health"],
+                lambda: (
+                    not filters.get("health") or (live.health.status if live.health else "none") in filters["health"]
+                ),
                 lambda: matching.boolean(filters, "is-task") is not True,
             )
         )
@@ -102,7 +108,9 @@ def _on_network(live: Live, wanted: list[str]) -> bool:
 
 
 def _with_volume(live: Live, wanted: list[str]) -> bool:
-    return any(value in (point.name, point.destination, point.source) for point in live.record.mounts for value in wanted)
+    return any(
+        value in (point.name, point.destination, point.source) for point in live.record.mounts for value in wanted
+    )
 
 
 def _with_port(live: Live, wanted: list[str], *, published: bool) -> bool:
@@ -143,7 +151,9 @@ def _duration_ns(text: str) -> int:
     units = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
     if not re.fullmatch(r"(\d+(\.\d+)?(ns|us|ms|s|m|h))+", text):
         raise ValueError(text)
-    return sum(int(float(number) * units[unit]) for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ns|us|ms|s|m|h)", text))
+    return sum(
+        int(float(number) * units[unit]) for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ns|us|ms|s|m|h)", text)
+    )
 
 
 def _rfc3339_ns(text: str) -> int:

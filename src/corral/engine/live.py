@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from corral.engine.record import Container
 from corral.engine.tasks import Task
@@ -54,6 +54,16 @@ class Client:
             self.fd = -1
 
 
+class HealthView(Protocol):
+    """What others see of a running container's health."""
+
+    status: str
+
+    def shown(self) -> dict[str, Any]: ...
+
+    def stop(self) -> None: ...
+
+
 @dataclass(eq=False)
 class Live:
     """A container and its running side."""
@@ -71,6 +81,7 @@ class Live:
     started_monotonic: float = 0.0
     removing: bool = False
     stopping: bool = False
+    health: HealthView | None = None
     kept: bool = False  # auto-remove waits
 
     @property

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -18,6 +19,8 @@ from corral.engine.live import Live
 from corral.engine.record import timestamp
 from corral.engine.tasks import ShimGone
 from corral.errors import InvalidParameter, Unsupported
+
+T = TypeVar("T")
 
 _BLOCK_BYTES = 512 << 10
 
@@ -66,19 +69,31 @@ async def read(engine: Engine, live: Live, wanted: Wanted) -> AsyncIterator[byte
     path = engine.paths.file(live.id, live.record.log_path)
     reader = _Reader(path, wanted)
     try:
-        await asyncio.to_thread(reader.seek)
+        await _whole(reader.seek)
         while True:
             if wanted.follow:
                 live.log_grew.clear()
                 await _watch(live)
             ended = not (live.has_process or live.record.state.status == "restarting")
-            while block := await asyncio.to_thread(reader.next):
+            while block := await _whole(reader.next):
                 yield block
             if reader.past_until or not wanted.follow or (ended and not live.log_grew.is_set()):
                 return
             await live.log_grew.wait()
     finally:
         reader.close()
+
+
+async def _whole(work: Callable[[], T]) -> T:
+    """Run `work` in a thread to its end even when cancelled: its reader must not be closed under it."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # nobody is left to be told
+        raise
 
 
 async def _watch(live: Live) -> None:
@@ -175,7 +190,7 @@ class _Reader:
 
     def _render(self, block: bytes) -> bytes:
         wanted = self._wanted
-        entries = _decode_lines(block)
+        entries = _entries(block)
         if self._until:
             kept = [entry for entry in entries if entry.time <= self._until]
             self.past_until = len(kept) < len(entries)
@@ -205,6 +220,20 @@ class _Reader:
                 yield bytes((number, 0, 0, 0)) + len(data).to_bytes(4, "big")
             yield data
             start = end
+
+
+def _entries(block: bytes) -> list[_Entry]:
+    """The lines of a block; one that a crash of the machine has left half written is passed over."""
+    try:
+        return _decode_lines(block)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = []
+        for line in block.splitlines():
+            try:
+                found += _decode_lines(line)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+        return found
 
 
 def _tail_start(fd: int, lines: int) -> tuple[int, int]:

@@ -30,7 +30,11 @@ async def top(live: Live, arguments: str) -> dict[str, Any]:
 async def _run_ps(words: list[str]) -> str:
     try:
         process = await asyncio.create_subprocess_exec(
-            "ps", *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            "ps",
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
     except FileNotFoundError:
         raise Unavailable("error running ps: it is not installed on the host") from None

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import time
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from corral.engine.lifecycle import Status
 from corral.net.model import Endpoint, PortBinding
-from corral.store.db import Statement
 from corral.wire.containers import ContainerConfig, EndpointSettings, HostConfig
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
 
-def timestamp(ns: int | None = None) -> str:
-    """RFC 3339 with nanoseconds, as Docker writes it."""
-    seconds, rest = divmod(time.time_ns() if ns is None else ns, 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
+Statement = tuple[str, tuple[Any, ...]]  # for `store.db`
+
+
+def timestamp(ns: int) -> str:
+    """Nanoseconds since 1970 as RFC 3339 with nanoseconds, as Docker writes it."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 class State(msgspec.Struct):

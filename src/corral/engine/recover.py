@@ -146,6 +146,6 @@ def _clear_leftovers(engine: Engine) -> None:
             if name not in keep:
                 shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
     shutil.rmtree(os.path.join(engine.paths.exec_root, "held"), ignore_errors=True)
-    for key in engine.snapshots.keys():
+    for key in engine.snapshots.keys():  # noqa: SIM118  a store, not a dict
         if key not in known:
             engine.snapshots.remove(key)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from corral.engine import devices, failures, mounts, spec
+from corral.engine import devices, failures, filesystem, links, mounts, spec
 from corral.engine.context import Engine
 from corral.engine.defaults import size_bytes
 from corral.engine.live import Live, NoSuchContainer
@@ -44,6 +44,7 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
     record = live.record
     try:
         async with contextlib.AsyncExitStack() as undo:
+            _take_shared_name(engine, record)
             bundle = _make_bundle(engine, record, undo)
             mounts.prepare_sources(record.mounts)
             _write_spec(engine, record, bundle)
@@ -51,8 +52,8 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
             undo.callback(task.close)
             await _create(engine, live, task)
             undo.push_async_callback(_abandon, task)
-            attachment = await _attach_network(engine, record, task, undo)
-            _write_host_files(engine, record, attachment)
+            attachment = await _attach_network(engine, live, task, undo)
+            write_host_files(engine, live, attachment)
             started_ns = time.time_ns()
             await task.request("start")
             undo.pop_all()
@@ -104,12 +105,15 @@ def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
         seccomp_profile=_seccomp_profile(profile, host.privileged),
         user_devices=[] if host.privileged else devices.chosen(host),
         throttles=devices.throttles(host),
+        no_new_privileges=engine.config.no_new_privileges,
     )
 
 
 def _seccomp_profile(profile: str, privileged: bool) -> Mapping[str, Any] | None:
-    if privileged or profile in ("", "unconfined", "builtin"):
+    if privileged or profile in ("", "builtin"):
         return None
+    if profile == "unconfined":
+        return {}
     try:
         decoded = msgspec.json.decode(profile)
     except msgspec.DecodeError as error:
@@ -130,6 +134,13 @@ def _joined(engine: Engine, mode: str) -> Live:
     return other
 
 
+def _take_shared_name(engine: Engine, record: Container) -> None:
+    """A container in the network of another has that one's name: the hosts file, which both see, knows no other."""
+    if record.host.network_mode.startswith("container:"):
+        owner = _joined(engine, record.host.network_mode).record
+        record.config.hostname, record.config.domainname = owner.config.hostname, owner.config.domainname
+
+
 def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
     host = record.host
     found = {}
@@ -148,7 +159,6 @@ def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
 
 async def _create(engine: Engine, live: Live, task: Task) -> None:
     record = live.record
-    overlay = engine.snapshots.mounts(record.id)
     clients, live.early_clients = live.early_clients, []
     runtime = engine.config.runtime(record.host.runtime)
     size = list(record.host.console_size) if any(record.host.console_size) else None
@@ -158,7 +168,7 @@ async def _create(engine: Engine, live: Live, task: Task) -> None:
             [client.fd for client in clients],
             id=record.id,
             runtime=[runtime.path, *runtime.arguments] if runtime else None,
-            rootfs={"lower": list(overlay.lower), "upper": overlay.upper, "work": overlay.work, "options": []},
+            rootfs=filesystem.rootfs(engine, live),
             user=record.config.user,
             groups=record.host.group_add or [],
             terminal=record.config.tty,
@@ -186,7 +196,8 @@ def log_settings(engine: Engine, record: Container) -> dict[str, Any] | None:
     return {"path": engine.paths.file(record.id, record.log_path), "max_size": size, "max_files": files}
 
 
-async def _attach_network(engine: Engine, record: Container, task: Task, undo: contextlib.AsyncExitStack) -> Attachment:
+async def _attach_network(engine: Engine, live: Live, task: Task, undo: contextlib.AsyncExitStack) -> Attachment:
+    record = live.record
     mode = record.host.network_mode
     if mode == "host" or mode.startswith("container:") or record.config.network_disabled:
         return Attachment((), (), "")
@@ -194,10 +205,11 @@ async def _attach_network(engine: Engine, record: Container, task: Task, undo: c
     attachment = await engine.networks.attach(
         record.id,
         task.pid,
-        network_requests(record),
+        [request_of(engine, live, network, asked) for network, asked in record.networks.items()],
         devices.wanted_ports(record),
         hostname=record.config.hostname,
         name=record.name,
+        upstream=tuple(record.host.dns or engine.config.dns),
     )
     for endpoint in attachment.endpoints:
         network_event(engine, endpoint.network_id, endpoint.network_name, record.id, "connect")
@@ -210,14 +222,10 @@ def network_event(engine: Engine, network_id: str, name: str, container: str, ac
     engine.events.publish("network", action, network_id, attributes)
 
 
-def network_requests(record: Container) -> list[EndpointRequest]:
-    """The networks a container wants to join."""
-    return [request_of(record, network, settings) for network, settings in record.networks.items()]
-
-
-def request_of(record: Container, network: str, settings: EndpointSettings) -> EndpointRequest:
+def request_of(engine: Engine, live: Live, network: str, settings: EndpointSettings) -> EndpointRequest:
     """One network a container wants to join, in the network side's terms."""
-    ipam = settings.ipam_config
+    record, ipam = live.record, settings.ipam_config
+    linked = links.resolve(engine, live, [*(settings.links or ()), *(record.host.links or ())])
     return EndpointRequest(
         network=network,
         aliases=tuple(settings.aliases or ()),
@@ -226,11 +234,13 @@ def request_of(record: Container, network: str, settings: EndpointSettings) -> E
         mac=settings.mac_address or record.config.mac_address or None,
         driver_opts=dict(settings.driver_opts or {}),
         gw_priority=settings.gw_priority,
+        links=tuple((other.id, alias) for other, alias in linked) if network != "bridge" else (),
     )
 
 
-def _write_host_files(engine: Engine, record: Container, attachment: Attachment) -> None:
+def write_host_files(engine: Engine, live: Live, attachment: Attachment) -> None:
     """hostname, hosts and resolv.conf; in place, because the container has these very files mounted."""
+    record = live.record
     mode = record.host.network_mode
     if mode.startswith("container:"):
         return
@@ -246,7 +256,8 @@ def _write_host_files(engine: Engine, record: Container, attachment: Attachment)
         embedded = False
     else:
         addresses = [address for e in attachment.endpoints for address in (e.ipv4, e.ipv6) if address]
-        _write(folder, "hosts", names.hosts(config.hostname, config.domainname, addresses, extra=extra))
+        linked = links.hosts_lines(links.resolve(engine, live, host.links or ())) if mode == "bridge" else []
+        _write(folder, "hosts", names.hosts(config.hostname, config.domainname, addresses, extra=extra, links=linked))
         embedded = any(endpoint.network_name not in ("bridge", "none") for endpoint in attachment.endpoints)
     if mode == "host" and not (host.dns or host.dns_search or host.dns_options):
         _write(folder, "resolv.conf", resolv)
@@ -285,7 +296,7 @@ async def _note_failure(engine: Engine, live: Live, error: CorralError) -> None:
     state.error = str(error)
     if state.status == "restarting":
         state.status = "exited"
-        state.finished_at = timestamp()
+        state.finished_at = timestamp(time.time_ns())
     await engine.commit(save(live.record))
     for client in live.early_clients:
         client.close()

@@ -103,7 +103,7 @@ def info(engine: Engine) -> dict[str, Any]:
                     if "/" not in name
                 },
             },
-            "Mirrors": list(config.registry_mirrors),
+            "Mirrors": [],
         },
         "NCPU": facts.cpus,
         "MemTotal": facts.memory_bytes,

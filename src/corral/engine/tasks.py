@@ -65,6 +65,7 @@ class Task:
             raise ShimGone("cannot reach the shim: it has ended")
         number = next(self._numbers)
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        answer.add_done_callback(_seen)  # whoever asked may be gone by the time it is answered
         self._waiting[number] = answer
         self._send({"n": number, "verb": verb, **fields}, descriptors)
         return await answer
@@ -151,10 +152,17 @@ class Task:
             self._take({"event": "lost"})
 
 
+def _seen(answer: asyncio.Future[dict[str, Any]]) -> None:
+    if not answer.cancelled():
+        answer.exception()
+
+
 class Launcher:
     """The process that forks shims; started again should it ever end."""
 
-    def __init__(self) -> None:
+    def __init__(self, seccomp: dict[str, Any]) -> None:
+        """`seccomp` is the filter that most containers will have: it is compiled once, here."""
+        self._seccomp = seccomp
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -169,6 +177,7 @@ class Launcher:
                 command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=environment, cwd="/"
             )
         self._control = ours
+        frames.send(ours, {"seccomp": self._seccomp})
 
     def launch(self, directory: str) -> Task:
         """A new shim whose files are in `directory`; raises LauncherGone."""

@@ -85,6 +85,8 @@ async def with_stream(stream: AsyncIterator[bytes], work: Callable[[Callable[[],
     except asyncio.CancelledError:
         pumping.cancel()
         await asyncio.wait((working,))
+        if not working.cancelled():
+            working.exception()  # nobody is left to be told
         raise
     finally:
         pumping.cancel()

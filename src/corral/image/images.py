@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeAlias
 
 from corral.image import layers, make, removal, save
@@ -214,6 +215,8 @@ class Images:
     async def commit(self, snapshot_key: str, request: make.CommitRequest, repo: str = "", tag: str = "") -> Image:
         """Make an image of a container's snapshot (the caller pauses the container if it should be)."""
         names = self._new_names(repo, tag)
+        if not request.platform.architecture:
+            request = replace(request, platform=self.platform)
 
         def work() -> Descriptor:
             with self._arrival() as (crew, installer):

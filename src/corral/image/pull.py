@@ -104,7 +104,6 @@ class Puller:
         target = self._manifest(str(wanted), reference.digest)
         manifest_data, media_type = target, oci.media_type_of(target)
         digest = self._store(target)
-        new = False
         manifest_digest: str = digest
         for _ in range(_INDEX_DEPTH_MAX):
             if media_type not in oci.INDEX_TYPES:

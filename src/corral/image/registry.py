@@ -15,11 +15,21 @@ import os
 import socket
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from corral.errors import InvalidParameter, NotFound, System, Unauthorized, Unavailable
 from corral.image import auth
+from corral.image.refusals import (
+    DOCUMENT_MAX_BYTES,
+    AccessDenied,
+    BlobUnknown,
+    DocumentTooLarge,
+    LoginFailed,
+    ManifestUnknown,
+    RegistryFailed,
+    RegistryUnreachable,
+    TooManyRequests,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -29,7 +39,6 @@ ATTEMPTS = 5
 _BACK_OFF_S = (0.2, 0.8, 2.0, 5.0)
 _RETRY_AFTER_MAX_S = 30.0
 _REDIRECTS_MAX = 5
-_DOCUMENT_MAX_BYTES = 4 << 20
 _ERROR_MAX_BYTES = 64 << 10
 _PIECE = 256 << 10
 _ACCEPT = ", ".join(
@@ -52,66 +61,6 @@ class _File(Protocol):
 
 
 Body = bytes | _File | None
-
-
-class RegistryUnreachable(Unavailable):
-    """No connection, or it broke and went on breaking."""
-
-    def __init__(self, url: str, error: Exception) -> None:
-        super().__init__(f'Get "{url}": {error}')
-
-
-class RegistryFailed(System):
-    """An answer that cannot be used."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        text = f"received unexpected HTTP status: {status} {http.client.responses.get(status, '')}".rstrip()
-        super().__init__(f"{text}: {detail}" if detail else text)
-        self.status = status
-
-
-class TooManyRequests(Unavailable):
-    """The registry's rate limit."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(f"toomanyrequests: {detail or 'retry later'}")
-
-
-class DocumentTooLarge(InvalidParameter):
-    """A manifest beyond the limit."""
-
-    def __init__(self) -> None:
-        super().__init__(f"cannot read manifest: it is larger than {_DOCUMENT_MAX_BYTES} bytes")
-
-
-class ManifestUnknown(NotFound):
-    """The repository has no such tag or digest."""
-
-    def __init__(self, reference: str) -> None:
-        super().__init__(f"manifest for {reference} not found: manifest unknown: manifest unknown")
-
-
-class AccessDenied(NotFound):
-    """Docker tells a missing repository and a forbidden one alike."""
-
-    def __init__(self, name: str, detail: str) -> None:
-        super().__init__(
-            f"pull access denied for {name}, repository does not exist or may require 'docker login': {detail}"
-        )
-
-
-class LoginFailed(Unauthorized):
-    """The credentials were refused."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(f"unauthorized: {detail or 'authentication required'}")
-
-
-class BlobUnknown(NotFound):
-    """The registry's manifest names a blob that it does not have."""
-
-    def __init__(self, digest: str) -> None:
-        super().__init__(f"blob {digest} not found: blob unknown to registry")
 
 
 class Answer:
@@ -220,7 +169,7 @@ class Registry:
                     response = None
                     self.close()
                     attempts += 1
-                    if attempts >= ATTEMPTS:
+                    if attempts >= ATTEMPTS or _is_final(error):
                         raise RegistryUnreachable(self._url(self._blob(digest)), error) from error
                     time.sleep(_BACK_OFF_S[min(attempts, len(_BACK_OFF_S)) - 1])
             if response is not None:
@@ -301,7 +250,7 @@ class Registry:
                 answer = _finish(self._open(method, self._url(path), headers or {}, body))
             except (OSError, http.client.HTTPException) as error:
                 self.close()
-                if last or isinstance(error, ConnectionRefusedError | socket.gaierror):
+                if last or _is_final(error):
                     raise RegistryUnreachable(self._url(path), error) from error
                 time.sleep(_BACK_OFF_S[attempt])
                 continue
@@ -363,6 +312,8 @@ class Registry:
     def _send(self, method: str, url: str, headers: dict[str, str], body: Body = None) -> http.client.HTTPResponse:
         parts = urllib.parse.urlsplit(url)
         path = parts.path + (f"?{parts.query}" if parts.query else "")
+        if parts.scheme == "http" and proxy_for("http", parts.netloc, os.environ):
+            path = f"http://{parts.netloc}{path}"
         key = (parts.scheme, parts.netloc)
         known = self._connections.get(key)
         connection = known or self._connect(parts.scheme, parts.netloc)
@@ -379,9 +330,14 @@ class Registry:
         return self._send(method, url, headers, body)  # a kept connection that the server had closed meanwhile
 
     def _connect(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
+        proxy = proxy_for(scheme, netloc, os.environ)
         if scheme == "http":
-            return http.client.HTTPConnection(netloc, timeout=TIMEOUT_S, blocksize=_PIECE)
-        return http.client.HTTPSConnection(netloc, timeout=TIMEOUT_S, context=self._tls(netloc), blocksize=_PIECE)
+            return http.client.HTTPConnection(proxy or netloc, timeout=TIMEOUT_S, blocksize=_PIECE)
+        context = self._tls(netloc)
+        connection = http.client.HTTPSConnection(proxy or netloc, timeout=TIMEOUT_S, context=context, blocksize=_PIECE)
+        if proxy:
+            connection.set_tunnel(netloc)
+        return connection
 
     def _tls(self, netloc: str) -> ssl.SSLContext:
         """The system's authorities plus certs.d's; client certificates from there (`NAME.cert` with `NAME.key`)."""
@@ -473,8 +429,26 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def proxy_for(scheme: str, netloc: str, environment: Mapping[str, str]) -> str:
+    """`host:port` of the proxy that the environment names for a host, "" for none; never for this machine itself."""
+    if is_loopback(netloc):
+        return ""
+    host = urllib.parse.urlsplit(f"//{netloc}").hostname or ""
+    for word in (environment.get("no_proxy") or environment.get("NO_PROXY") or "").split(","):
+        name = word.strip().lower().lstrip(".")
+        if name == "*" or (name and (host == name or netloc == name or host.endswith("." + name))):
+            return ""
+    text = environment.get(f"{scheme}_proxy") or environment.get(f"{scheme.upper()}_PROXY") or ""
+    return urllib.parse.urlsplit(text if "//" in text else f"//{text}").netloc.rpartition("@")[2]
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether another try would meet the same: nobody listens, no such host, a certificate that does not verify."""
+    return isinstance(error, ConnectionRefusedError | socket.gaierror) or hasattr(error, "verify_code")
+
+
 def _finish(response: http.client.HTTPResponse) -> Answer:
-    limit = _DOCUMENT_MAX_BYTES if response.status < 300 else _ERROR_MAX_BYTES
+    limit = DOCUMENT_MAX_BYTES if response.status < 300 else _ERROR_MAX_BYTES
     body = response.read(limit + 1)
     if len(body) > limit:
         if response.status < 300:

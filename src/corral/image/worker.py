@@ -245,6 +245,8 @@ def main() -> int:
             return 0
         except errors.CorralError as error:
             say({"error": {"kind": kind_of(error), "message": str(error)}})
+        except BrokenPipeError:  # the daemon is gone: what is half done here is swept when the next one opens the store
+            return 1
         except OSError as error:
             text = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror or error)
             say({"error": {"kind": "System", "message": f"cannot {request['op']}: {text}"}})

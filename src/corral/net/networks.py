@@ -227,24 +227,21 @@ class Networks:
 
         return await self._do(work)
 
+    async def check_request(self, request: EndpointRequest) -> None:
+        """Refuse a connection that cannot be made, for a container that does not run: its next `attach` makes it."""
+        await self._do(lambda: self.core.check_request(request))
+
     async def connect(
         self,
         container_id: str,
-        pid: int | None,
+        pid: int,
         request: EndpointRequest,
         *,
         hostname: str,
         name: str,
         upstream: tuple[str, ...] = (),
-    ) -> Attachment | None:
-        """Connect a container to one more network.
-
-        With `pid` None the container does not run: the request is only checked, and the engine keeps it for the
-        next `attach`.  Otherwise: all that the container has now.
-        """
-        if pid is None:
-            await self._do(lambda: self.core.check_request(request))
-            return None
+    ) -> Attachment:
+        """Connect a running container to one more network; all that it has now."""
         attachment, dropped = await self._do(
             lambda: self.core.connect(container_id, pid, request, hostname=hostname, name=name, upstream=upstream)
         )

@@ -121,6 +121,8 @@ def locate(path: str) -> Cgroup:
     version, mounted = hierarchies()
     if ".." in path.split("/"):
         raise Failure("spec", errno.EINVAL, path, "cgroupsPath may not contain ..")
+    if path.count(":") == 2 and not path.startswith("/"):
+        raise Failure("spec", errno.EINVAL, path, "cgroupsPath is in systemd's form, which is not supported")
     if not path.strip("/."):
         raise Failure("spec", errno.EINVAL, path, "cgroupsPath must name a cgroup of the container's own")
     paths = {}
@@ -264,11 +266,14 @@ def _filter_devices(group: Cgroup, rules: settings.DeviceRules) -> None:
 
 
 def join(directories: list[str], pid: int = 0) -> None:
-    """Move `pid` (0: the caller) into every directory."""
+    """Move `pid` (0: the caller, which has one thread) into every directory."""
     text = str(pid)
     for directory in directories:
+        # Version 1 has `tasks`: a thread that moves itself there is spared the lock that holds up every fork on the
+        # machine, and with it an RCU grace period of 10 ms and more (cgroup_procs_write_start in kernel/cgroup).
+        single = pid == 0 and os.path.exists(f"{directory}/tasks")
         try:
-            cgroupfs.write(directory, "cgroup.procs", text)
+            cgroupfs.write(directory, "tasks" if single else "cgroup.procs", text)
         except OSError as error:
             raise Failure.from_os_error("cgroup", error) from error
 

@@ -1,8 +1,8 @@
 """The line between `create` or `exec` and its child: whole messages over a seqpacket socket pair.
 
-Child to parent, by first byte: `E` failure, `M` write my id maps, `P` pid of the second fork, `H` run the runtime's
-hooks, `C` console (with a descriptor), `N` seccomp listener (with a descriptor), `R` ready. `M` and `H` wait for the
-answer `G`; an end of file instead means that the parent gave up.
+Child to parent, by first byte: `E` failure, `J` may I join the cgroup, `M` write my id maps, `P` pid of the second
+fork, `H` run the runtime's hooks, `C` console (with a descriptor), `N` number of the seccomp listener, `R` ready.
+`J`, `M` and `H` (and `N` of an exec) wait for the answer `G`; an end of file instead means that the parent gave up.
 """
 
 from __future__ import annotations

@@ -301,12 +301,16 @@ def create(
     try:
         forks.make_fifos(setup)
         cgroup.require_empty(container.cgroup)
-        cgroup.make(container.cgroup, _controllers(spec))
-        made_cgroup = True
-        cgroup.apply(container.cgroup, (spec.get("linux") or {}).get("resources") or {})
         setup.open_namespaces()
         setup.open_idmaps()
-        console = forks.spawn_init(container, setup)
+
+        def make_cgroup() -> None:
+            nonlocal made_cgroup
+            cgroup.make(container.cgroup, _controllers(spec))
+            made_cgroup = True
+            cgroup.apply(container.cgroup, (spec.get("linux") or {}).get("resources") or {})
+
+        console = forks.spawn_init(container, setup, make_cgroup)
         container.start_time = state.process_start(container.pid)[1]
         container.created = forks.timestamp()
         container.save()

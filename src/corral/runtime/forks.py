@@ -88,8 +88,11 @@ def fork_into(enter: Callable[[], None] | None, child: Callable[[], None]) -> in
     return pid
 
 
-def spawn_init(container: Container, setup: Setup) -> int:
-    """Fork init and see it through until it is ready; sets container.pid, returns the terminal's master or -1."""
+def spawn_init(container: Container, setup: Setup, meanwhile: Callable[[], None]) -> int:
+    """Fork init and see it through until it is ready; sets container.pid, returns the terminal's master or -1.
+
+    `meanwhile` makes the cgroup while the child, on another core, opens what it will mount.
+    """
     ours, theirs = channels.pair()
     enter: Callable[[], None] | None = None
     if not setup.second_fork:
@@ -108,6 +111,7 @@ def spawn_init(container: Container, setup: Setup) -> int:
         first = fork_into(enter, child)
         container.pid = first
         theirs.close()
+        meanwhile()
         return _converse(container, setup, ours, first)
     finally:
         ours.close()
@@ -128,6 +132,8 @@ def _converse(container: Container, setup: Setup, line: Channel, first: int) -> 
                 return console
             if kind == b"C":
                 console = fd
+            elif kind == b"J":
+                line.send(b"G")
             elif kind == b"M":
                 write_id_maps(first, setup.id_mappings)
                 line.send(b"G")
@@ -205,32 +211,37 @@ def user_namespace(mappings: tuple[list[dict[str, Any]], list[dict[str, Any]]]) 
         kill_and_reap(pid)
 
 
+def _ready(fifo: int, pidfd: int, timeout_ms: int | None) -> set[int]:
+    """Which of the two has something to say: the fifo (data, or a writer that came and went), the process (its end)."""
+    poll = select.poll()
+    poll.register(fifo, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(timeout_ms)}
+
+
 def await_exec(container: Container, fifo: int) -> None:
     """Read the start fifo until execve closes it; hands a seccomp listener over on the way."""
     try:
         pidfd = os.pidfd_open(container.pid)
     except ProcessLookupError:
         raise Failure("init", errno.ECHILD, container.id, "init died before start") from None
-    poll = select.poll()
-    poll.register(fifo, select.POLLIN)
-    poll.register(pidfd, select.POLLIN)
     try:
         while True:
-            ready = {fd for fd, _ in poll.poll()}
-            message = b""
-            if fifo in ready:
-                message = os.read(fifo, 4096)
-                if not message:
-                    return
+            ready = _ready(fifo, pidfd, None)
+            if fifo not in ready:
+                # Looked at one after the other: between the looks init may have become a program and ended.
+                ready = _ready(fifo, pidfd, 0)
+            if fifo not in ready:
+                raise Failure("init", errno.ECHILD, container.id, "init died before start")
+            message = os.read(fifo, 4096)
+            if not message:
+                return
             if message[:1] == b"E":
                 raise Failure.from_bytes(message[1:])
-            if message[:1] == b"N":
-                from corral.runtime import notify
+            from corral.runtime import notify
 
-                notify.hand_over(container, container.pid, int(message[1:]))
-                notify.release(container.state_dir)
-            elif pidfd in ready and fifo not in ready:
-                raise Failure("init", errno.ECHILD, container.id, "init died before start")
+            notify.hand_over(container, container.pid, int(message[1:]))
+            notify.release(container.state_dir)
     finally:
         os.close(pidfd)
 

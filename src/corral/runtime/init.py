@@ -3,9 +3,10 @@
 Order, and why it is so:
 
  1. Descriptors, signals, session: nothing of the caller is carried on.
- 2. Cgroups and oom score while still the host's root; the cgroup namespace takes its root from where we are then.
- 3. Sources of binds and the root itself are opened detached, still in the host's mount namespace: bundles under
-    closed folders and user namespaces need no special case after that.
+ 2. The root and the sources of binds are opened detached, still in the host's mount namespace: bundles under closed
+    folders and user namespaces need no special case after that.
+ 3. In between the cgroup, which the caller has made meanwhile, is joined with the host's rights; the cgroup namespace
+    takes its root from where we are.
  4. The user namespace first, so that all the others belong to it; then those joined by path; then the new ones.
     With a new user namespace the pid namespace takes a second fork, whose parent leaves at once.
  5. Mounts below the new root, hooks, pivot_root, console, masks.
@@ -94,10 +95,14 @@ def _main(setup: Setup, channel: Channel) -> None:
     credentials.prctl(credentials.PR_SET_DUMPABLE, 0)
     set_oom_score(setup.oom_score_adj)
     process.raise_limits((setup.spec.get("process") or {}).get("rlimits") or [])
-    cgroup.join(setup.cgroup.directories())
     _time_offsets_need_unshare(setup)
     fifo_fd, ack_fd = _open_fifos(setup)
-    root_tree, trees = _open_everything(setup)
+    root_tree = _open_root(setup)
+    channel.request(b"J")
+    cgroup.join(setup.cgroup.directories())
+    # After the cgroup is there, for it may be among them.
+    trees = ops.open_sources(setup.plan.early, setup.user_ns)
+    _apply_idmaps(setup, trees)
     _enter_user_namespace(setup, channel)
     _enter_namespaces(setup)
     if setup.second_fork:
@@ -181,15 +186,14 @@ def _open_fifos(setup: Setup) -> tuple[int, int]:
     return fifo, ack
 
 
-def _open_everything(setup: Setup) -> tuple[int, dict[int, int]]:
-    trees = ops.open_sources(setup.plan.early, setup.user_ns)
-    _apply_idmaps(setup, trees)
+def _open_root(setup: Setup) -> int:
+    """The detached root (-1: it needs mount(2) later); the working directory becomes the place to attach it."""
     place = setup.root_path if os.path.isdir(setup.root_path) else setup.state_dir
     try:
         os.chdir(place)
     except OSError as error:
         raise Failure.from_os_error("root", error, place) from error
-    return overlay_root(setup.rootfs) if setup.rootfs else _bind_root(setup), trees
+    return overlay_root(setup.rootfs) if setup.rootfs else _bind_root(setup)
 
 
 def _apply_idmaps(setup: Setup, trees: dict[int, int]) -> None:

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from corral.linux import files, mount
+from corral.linux import files, mount, namespaces
 from corral.runtime import plan
 from corral.runtime.failure import Failure
 
@@ -54,9 +54,43 @@ def open_sources(operations: list[Any], user_ns: bool) -> dict[int, int]:
 
 def _bind_source(op: plan.Bind) -> int:
     try:
-        return mount.open_tree(op.source, recursive=op.options.recursive)
+        try:
+            return mount.open_tree(op.source, recursive=op.options.recursive)
+        except OSError as error:
+            # The kernel clones only mounts of the caller's own namespace; another container's are asked for there.
+            process, inside = _of_another_process(op.source)
+            if error.errno != errno.EINVAL or not process:
+                raise
+            return _open_tree_there(process, inside, recursive=op.options.recursive)
     except OSError as error:
         raise Failure.from_os_error("mount", error, op.source) from error
+
+
+def _of_another_process(source: str) -> tuple[str, str]:
+    """`/proc/PID` and the path inside for a source below `/proc/PID/root`, else empty strings."""
+    parts = source.split("/", 4)
+    if parts[:2] == ["", "proc"] and parts[3:4] == ["root"] and len(parts) == 5:
+        return f"/proc/{parts[2]}", f"/{parts[4]}"
+    return "", ""
+
+
+def _open_tree_there(process: str, path: str, recursive: bool) -> int:
+    """A detached copy of a mount of another process's namespace; this process comes back to where it was."""
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    cwd = os.open(".", _DIRECTORY_FLAGS)
+    there = -1
+    try:
+        there = os.open(f"{process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        namespaces.setns(there, namespaces.CLONE_NEWNS)
+        try:
+            return mount.open_tree(path, recursive=recursive)
+        finally:
+            namespaces.setns(home, namespaces.CLONE_NEWNS)
+            os.fchdir(cwd)
+    finally:
+        for fd in (home, cwd, there):
+            if fd >= 0:
+                os.close(fd)
 
 
 def perform(operations: list[Any], root: Root) -> None:

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 class Container:
     """A container of another runtime, with the methods of the library's that the shim uses."""
 
-    __slots__ = ("_command", "_environment", "_execs", "_group", "id", "pid")
+    __slots__ = ("_command", "_execs", "cgroup", "id", "pid")
 
     def __init__(self, container_id: str, command: list[str], group: cgroup.Cgroup) -> None:
         self.id = container_id
         self.pid = 0
         self._command = [*command, "--root", os.path.abspath("state")]
-        self._group = group
+        self.cgroup = group
         self._execs = 0
 
     def start(self) -> None:
@@ -60,10 +60,10 @@ class Container:
                 if os.path.exists(f"{name}.{suffix}"):
                     os.unlink(f"{name}.{suffix}")
 
-    def kill(self, signum: int, all: bool = False) -> None:  # noqa: A002  as the library calls it
+    def kill(self, signum: int, all: bool = False) -> None:
         """Signal init, or every process."""
         if all:
-            cgroup.kill(self._group, signum)
+            cgroup.kill(self.cgroup, signum)
             return
         try:
             os.kill(self.pid, signum)
@@ -86,23 +86,23 @@ class Container:
 
     def stats(self) -> dict[str, Any]:
         """Raw numbers of the cgroup."""
-        return cgroup_stats.read(self._group)
+        return cgroup_stats.read(self.cgroup)
 
     def pids(self) -> list[int]:
         """Every process."""
-        return cgroup.pids(self._group)
+        return cgroup.pids(self.cgroup)
 
     def oom_killed(self) -> bool:
         """Whether the kernel killed something for want of memory."""
-        return cgroup_stats.oom_kills(self._group) > 0
+        return cgroup_stats.oom_kills(self.cgroup) > 0
 
     def delete(self, force: bool = False) -> None:
         """Remove what the runtime keeps."""
         try:
             self._run("delete", "--force", self.id)
         except Failure:
-            cgroup.kill(self._group, signal.SIGKILL)
-            cgroup.remove(self._group)
+            cgroup.kill(self.cgroup, signal.SIGKILL)
+            cgroup.remove(self.cgroup)
 
     def create(self, terminal: bool, stdio: Stdio) -> int:
         """Run the runtime's create; returns the terminal or -1."""
@@ -140,7 +140,9 @@ class Container:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(descriptors or [null] * 3)]
-            pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions, setsigdef=[signal.SIGINT, signal.SIGHUP])
+            pid = os.posix_spawnp(
+                argv[0], argv, os.environ, file_actions=actions, setsigdef=[signal.SIGINT, signal.SIGHUP]
+            )
         except OSError as error:
             raise Failure.from_os_error("runtime", error, argv[0]) from error
         finally:

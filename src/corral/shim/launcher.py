@@ -3,8 +3,9 @@
 The daemon is large and has threads, so it never forks; it asks this process, which has everything a shim needs
 already imported.  A fork takes about a millisecond and shares nearly all of its memory.
 
-Control socket: frames of `corral.shim.protocol`, `{"directory": PATH}` with the shim's end of a socket pair.
-The launcher ends when the control socket closes; shims go on.
+Control socket: frames of `corral.shim.protocol`; `{"seccomp": FILTER}` says which filter most containers will have,
+`{"directory": PATH}`, with the shim's end of a socket pair, asks for a shim.  The launcher ends when the control
+socket closes; shims go on.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import signal
 import socket
 import sys
 
-from corral.shim import main as shim
 from corral.shim import frames, protocol
+from corral.shim import main as shim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,15 +34,17 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    shim.warm_up()
-    gc.collect()
-    gc.freeze()  # what exists now is never looked at by the collector, so its pages stay shared
     decoder = protocol.Decoder()
     while True:
         received = frames.receive(control)
         if received is None:
             return
         for message, descriptors in decoder.feed(*received):
+            if "seccomp" in message:
+                shim.warm_up(message["seccomp"])
+                gc.collect()
+                gc.freeze()  # what exists now is never looked at by the collector, so its pages stay shared
+                continue
             if os.fork() == 0:
                 control.close()
                 _become_shim(message["directory"], descriptors[0])
@@ -54,9 +57,11 @@ def _become_shim(directory: str, connection: int) -> NoReturn:
         os.setsid()
         _name("corral-shim")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        shim.serve(directory, socket.socket(fileno=connection))
+        if os.path.isdir(directory):  # else the engine gave the start up before we came
+            os.chdir(directory)
+            shim.serve(socket.socket(fileno=connection))
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001  nothing of the launcher may run in the child
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)

@@ -25,19 +25,21 @@ from corral.linux import files, processes
 from corral.runtime import bpf, rootmount
 from corral.runtime import container as library
 from corral.runtime.failure import Failure
-from corral.shim import foreign, frames, logs, protocol
+from corral.shim import control, foreign, frames, logs, protocol, work
 from corral.shim.loop import READ, Loop
 from corral.shim.stdio import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 _OUTPUT_AFTER_EXIT_S = 2.0  # how long output is awaited after its process has exited, as Docker waits
 
-def warm_up() -> None:
-    """Import what a container needs, so that every fork of the caller shares it."""
-    bpf.compile_profile({"defaultAction": "SCMP_ACT_ALLOW"}, os.uname().machine)
+
+def warm_up(seccomp: dict[str, Any]) -> None:
+    """Do what every container needs once, so that every fork of the caller shares it; `seccomp` is the usual filter."""
+    bpf.compile_cached(seccomp, os.uname().machine)
 
 
 class _Process:
@@ -64,7 +66,8 @@ class Shim:
         self._loop.watch(self._listener.fileno(), READ, self._accept)
         self._daemon: socket.socket | None = None
         self._decoder = protocol.Decoder()
-        self._container: library.Container | foreign.Container | None = None
+        self._container: control.Control | None = None
+        self._creator: work.Worker | None = None
         self._settings: dict[str, Any] = {}
         self._main: _Process | None = None
         self._execs: dict[str, _Process] = {}
@@ -95,28 +98,18 @@ class Shim:
         streams = self._new_streams(message, logs.open_log(message["log"]), on_log=self._log_grew)
         process = _Process(streams)
         ours, theirs = _open_stdio(message["terminal"], stdin=message["stdin"], outputs=["stdout", "stderr"])
+        worker = work.Worker(lambda: _creation(message, theirs))
         try:
-            with open("config.json", "rb") as file:
-                spec = json.load(file)
-            implementation = foreign if message["runtime"] else library
-            rootfs = message["rootfs"]
-            self._container, console = implementation.create(
-                message["id"],
-                bundle=os.getcwd(),
-                spec=spec,
-                state_dir=os.path.abspath("state"),
-                stdio=library.Stdio(*theirs) if theirs else library.Stdio(),
-                rootfs=library.Rootfs(rootfs["lower"], rootfs["upper"], rootfs["work"], rootfs["options"]),
-                user=message["user"],
-                groups=tuple(message["groups"]),
-                **({"command": message["runtime"]} if message["runtime"] else {}),
-            )
+            values, console = worker.next()
         except BaseException:
+            worker.close()
             _close_all([*ours, *descriptors])
             raise
         finally:
             _close_all(theirs)
-        process.pid = self._container.pid
+        self._creator = worker
+        self._container = control.Control(message, values)
+        process.pid = values["pid"]
         self._main = process
         self._give_streams(process, message, ours, console)
         for client, fd in zip(message["clients"], descriptors, strict=True):
@@ -125,8 +118,12 @@ class Shim:
 
     def start(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Let the process run."""
-        assert self._container is not None
-        self._container.start()
+        assert self._creator is not None
+        try:
+            self._creator.next()
+        finally:
+            self._creator.close()
+            self._creator = None
         self._started = True
         return {}
 
@@ -146,16 +143,15 @@ class Shim:
         client = message["client"]
         outputs = client["outputs"] if client else []
         ours, theirs = _open_stdio(message["terminal"], stdin=message["stdin"], outputs=outputs)
+        container = self._container
         try:
-            stdio = library.Stdio(*theirs) if theirs else library.Stdio()
-            process.pid, console = self._container.exec(
-                message["process"], stdio, user=message["user"], groups=tuple(message["groups"])
-            )
+            values, console = work.run(lambda: _joining(container, message, theirs))
         except BaseException:
             _close_all([*ours, *descriptors])
             raise
         finally:
             _close_all(theirs)
+        process.pid = values["pid"]
         self._execs[name] = process
         self._give_streams(process, message, ours, console)
         if client:
@@ -264,7 +260,7 @@ class Shim:
         if streams.open_outputs:
             # A process outside the container's pid namespace holds the pipes.
             assert self._container is not None
-            self._container.kill(9, all=True)
+            self._container.kill_all()
             self._loop.at(_OUTPUT_AFTER_EXIT_S, self._output_ended)
         else:
             self._output_ended()
@@ -315,7 +311,7 @@ class Shim:
 
     def _release(self) -> None:
         assert self._container is not None
-        self._container.delete(force=True)
+        self._container.delete()
         self._gone = True
         os.unlink("shim.sock")  # before the daemon hears of it and clears the folder
         self._tell({"event": "gone"})
@@ -323,7 +319,7 @@ class Shim:
 
     def _discard(self) -> None:
         if self._container is not None:
-            self._container.delete(force=True)
+            self._container.delete()
         if self._main is not None:
             self._main.streams.finish()
         self._gone = True
@@ -435,16 +431,46 @@ class Shim:
 _VERBS = {
     verb: getattr(Shim, verb)
     for verb in (
-        "hello create start attach exec resize kill pause resume update stats pids sync watch_log abandon hold clean_up".split()
-    )
+        "hello create start attach exec resize kill pause resume update stats pids sync watch_log abandon hold clean_up"
+    ).split()
 }
 
 
-def serve(directory: str, connection: socket.socket) -> None:
-    """Be the shim whose files are in `directory`, until its container has gone."""
-    os.chdir(directory)
+def serve(connection: socket.socket) -> None:
+    """Be the shim whose files are in the working directory, until its container has gone."""
     processes.set_child_subreaper()
     Shim(connection).run()
+
+
+def _creation(message: dict[str, Any], stdio: list[int]) -> Iterator[work.Step]:
+    """In a worker: create the container, then start it."""
+    with open("config.json", "rb") as file:
+        spec = json.load(file)
+    rootfs = message["rootfs"]
+    create = foreign.create if message["runtime"] else library.create
+    container, console = create(
+        message["id"],
+        bundle=os.getcwd(),
+        spec=spec,
+        state_dir=os.path.abspath("state"),
+        stdio=library.Stdio(*stdio) if stdio else library.Stdio(),
+        rootfs=library.Rootfs(rootfs["lower"], rootfs["upper"], rootfs["work"], rootfs["options"]),
+        user=message["user"],
+        groups=tuple(message["groups"]),
+        **({"command": message["runtime"]} if message["runtime"] else {}),
+    )
+    yield {"pid": container.pid, "version": container.cgroup.version, "paths": container.cgroup.paths}, console
+    container.start()
+    yield {}, -1
+
+
+def _joining(container: control.Control, message: dict[str, Any], stdio: list[int]) -> Iterator[work.Step]:
+    """In a worker: run one more process in the container."""
+    streams = library.Stdio(*stdio) if stdio else library.Stdio()
+    pid, console = container.whole().exec(
+        message["process"], streams, user=message["user"], groups=tuple(message["groups"])
+    )
+    yield {"pid": pid}, console
 
 
 def _nothing() -> None:

@@ -5,7 +5,7 @@
         index.json              the named images (derived from the database, for other tools)
         blobs/sha256/<hex>      content, complete and verified; never changed
         ingest/<n>              content on its way in; emptied when the store opens
-        partial/<hex>           the beginning of a blob whose transfer broke off; kept for another try
+        partial/<hex>           the beginning of a blob whose transfer broke off; kept a week for another try
 
 A blob is written into `ingest`, brought to disk, renamed, and its directory brought to disk (`sync`) before any
 record that names it is committed.  So whatever happens, a blob in `blobs` is whole, and a record's blobs exist.
@@ -16,13 +16,14 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import time
 
 from corral.errors import DataLoss, NotFound
 from corral.linux import files
 from corral.oci.digest import Digest, algorithm_of, digest_of, hex_of, parse_digest, verify
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_PIECE = 1 << 20
+_PARTIAL_MAX_AGE_S = 7 * 86400
 
 
 class NoSuchContent(NotFound):
@@ -52,9 +53,17 @@ class Content:
         shutil.rmtree(self._ingest, ignore_errors=True)
         os.makedirs(self._ingest, mode=0o700)
         os.makedirs(self.partial, mode=0o700, exist_ok=True)
+        self._forget_old_partials()
         layout = os.path.join(root, "oci-layout")
         if not os.path.exists(layout):
             files.write_atomic(layout, _LAYOUT, 0o644)
+
+    def _forget_old_partials(self) -> None:
+        oldest = time.time() - _PARTIAL_MAX_AGE_S
+        with os.scandir(self.partial) as found:
+            for entry in found:
+                if entry.stat().st_mtime < oldest:
+                    os.unlink(entry.path)
 
     def path(self, digest: str) -> str:
         """Where the blob is or would be; raises InvalidDigest, so that no path is made of anything else."""

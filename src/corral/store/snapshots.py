@@ -20,7 +20,10 @@ marked may be torn, and is unpacked from its blob again.
 
 from __future__ import annotations
 
+import array
 import ctypes
+import errno
+import fcntl
 import os
 import secrets
 import threading
@@ -37,6 +40,11 @@ from corral.store import tree
 from corral.store.db import Database, Statement
 
 _syncfs = libc.function("syncfs", ctypes.c_int)
+
+# linux/fs.h; the ioctl numbers carry the size of a long, though the kernel reads and writes an int.
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_TOPDIR_FL = 0x00020000
 
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _ID_LENGTH = 6
@@ -113,6 +121,7 @@ class Snapshots:
         self._sweeper = ThreadPoolExecutor(1, thread_name_prefix="overlay-trash")
         self._boot = _boot_id()
         os.makedirs(self._trash, mode=0o700, exist_ok=True)
+        _spread_directories(root)
         os.chmod(root, 0o711)  # a container's own root user (user namespaces) must be able to pass through
         self._layers: dict[str, Layer] = {
             chain: _decode_layer(record) for chain, record in db.read("SELECT chain_id, record FROM layer")
@@ -139,9 +148,12 @@ class Snapshots:
             folder = self._new_directory()
             self._active[key] = (parent or "", folder)
         upper, work = self._path(folder, "fs"), self._path(folder, "work")
-        os.mkdir(work, 0o700)
-        top = self._layers[parent] if parent else None
-        _make_root(upper, top)
+        try:
+            os.mkdir(work, 0o700)
+            _make_root(upper, self._layers[parent] if parent else None)
+        except BaseException:
+            self.removed(key)
+            raise
         record = msgspec.json.encode(_Active(folder))
         statement: Statement = ("INSERT INTO snapshot VALUES (?, ?, ?)", (key, parent or "", record))
         return OverlayMount(stack, upper, work), statement
@@ -398,6 +410,26 @@ def _make_root(path: str, top: Layer | None) -> None:
     os.chmod(path, mode)
     if top and (top.uid or top.gid):
         os.chown(path, top.uid, top.gid)
+
+
+def _spread_directories(path: str) -> None:
+    """Ask ext4 to place each directory made in `path` in a part of the disk of its own (chattr(1), `T`).
+
+    ext4 does not reuse an inode for some minutes after its deletion and searches past such inodes one by one, so
+    unpacking next to layers that were just deleted is ten times slower (measured: 5,000 files in 1.6 s against
+    0.13 s).  A hint: file systems that do not know it do not need it.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = array.array("l", [0])
+        fcntl.ioctl(fd, _FS_IOC_GETFLAGS, flags, True)
+        flags[0] |= _FS_TOPDIR_FL
+        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, flags)
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM):
+            raise
+    finally:
+        os.close(fd)
 
 
 def _sync_file_system(path: str) -> None:

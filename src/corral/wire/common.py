@@ -62,6 +62,8 @@ def read(body: bytes, kind: type[T]) -> T:
         raw = msgspec.json.decode(body)
     except msgspec.DecodeError as error:
         raise InvalidBody(f"invalid JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidBody("invalid JSON: exceeded max depth") from error
     except UnicodeDecodeError as error:
         raise InvalidBody("invalid JSON: not UTF-8") from error
     return convert(raw, kind)
@@ -71,14 +73,37 @@ def convert(raw: Any, kind: type[T]) -> T:
     """Decoded JSON as `kind`; raises InvalidBody that names the path of what is wrong."""
     try:
         return msgspec.convert(without_nulls(raw), kind)
+    except RecursionError as error:
+        raise InvalidBody("invalid JSON: exceeded max depth") from error
     except msgspec.ValidationError as error:
         raise InvalidBody(f"invalid JSON: {error}") from error
 
 
+# Members that are maps, and the zero value of their entries.
+_ZERO: dict[str, Any] = {
+    "ExposedPorts": {},
+    "Volumes": {},
+    "EndpointsConfig": {},
+    "PortBindings": [],
+    "Labels": "",
+    "Sysctls": "",
+    "Tmpfs": "",
+    "Options": "",
+    "DriverOpts": "",
+    "Annotations": "",
+}
+
+
+def _filled(name: str, value: Any) -> Any:
+    if name in _ZERO and isinstance(value, dict):
+        return {key: _ZERO[name] if entry is None else entry for key, entry in value.items()}
+    return value
+
+
 def without_nulls(raw: Any) -> Any:
-    """`raw` without the keys whose value is null, at every depth."""
+    """`raw` without the members whose value is null, at every depth; the entries of a map stay, with a zero value."""
     if isinstance(raw, dict):
-        return {key: without_nulls(value) for key, value in raw.items() if value is not None}
+        return {key: without_nulls(_filled(key, value)) for key, value in raw.items() if value is not None}
     if isinstance(raw, list):
         return [without_nulls(value) for value in raw]
     return raw

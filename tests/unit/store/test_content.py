@@ -40,7 +40,11 @@ def test_opening_clears_what_a_crash_left(tmp_path: Path) -> None:
     content = Content(str(tmp_path))
     kept = content.put(b"kept")
     Path(content.ingest_path()).write_bytes(b"half")
+    (tmp_path / "partial" / "new").write_bytes(b"half")
+    (tmp_path / "partial" / "old").write_bytes(b"half")
+    os.utime(tmp_path / "partial" / "old", (1, 1))
     again = Content(str(tmp_path))
+    assert os.listdir(tmp_path / "partial") == ["new"]
     assert os.listdir(tmp_path / "ingest") == []
     assert again.has(kept)
     assert (tmp_path / "oci-layout").read_bytes() == b'{"imageLayoutVersion":"1.0.0"}'
