@@ -325,7 +325,7 @@ class Daemon(Engine):
                 inside = os.stat(f"/proc/{pid}/ns/net").st_ino == ours or f"{self.cgroup_parent}/" in cgroups
             except OSError:  # it has just ended
                 continue
-            if inside and pid not in (self.space.pid, os.getpid()) and _state(pid) not in ("Z", ""):
+            if inside and pid not in (self.space.pid, os.getpid()) and alive(pid):
                 found.append(pid)
         return found
 
@@ -372,11 +372,12 @@ class Daemon(Engine):
         ]
 
 
-def _state(pid: int) -> str:
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits for its parent to notice has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
-        return ""
+        return False
 
 
 @dataclass(frozen=True)
