@@ -10,6 +10,7 @@ import gc
 import grp
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -137,6 +138,7 @@ async def _serve(config: Config) -> int:
     machine = os.uname().machine
     launcher = Launcher(seccomp.default_filter(profiles.DEFAULT_CAPABILITIES, machine))
     launcher.start()  # it imports in its own process while we go on in ours
+    _raise_descriptor_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -161,6 +163,12 @@ async def _serve(config: Config) -> int:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(host.removeprefix("unix://"))
     return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection per container and per client adds up; as many as we may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _build(config: Config, launcher: Launcher) -> Services:

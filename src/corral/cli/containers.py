@@ -6,7 +6,7 @@ import sys
 
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag
-from corral.cli.problems import CliError
+from corral.cli.problems import CliError, DaemonError
 
 _NAMES = "CONTAINER [CONTAINER...]"
 _SIGNAL = Flag("signal", "s", "string", "Signal to send")
@@ -65,7 +65,10 @@ def _rename(session: Session) -> int:
     old, new = (name.strip() for name in session.arguments)
     if not old or not new:
         raise CliError("neither old nor new names may be empty")
-    session.client.post(f"/containers/{old}/rename", {"name": new})
+    try:
+        session.client.post(f"/containers/{old}/rename", {"name": new})
+    except DaemonError as error:
+        raise CliError(f"{error}\nError: failed to rename container named {old}") from None
     return 0
 
 
@@ -91,7 +94,7 @@ def _port(session: Session) -> int:
         if not number.isdigit():
             raise CliError(f'invalid port "{wanted}": it must be a number')
         if not bindings.get(key):
-            raise CliError(f"no public port '{wanted}' published for {name}")
+            raise CliError(f"Error: No public port '{wanted}' published for {name}")
         lines = [_address(one) for one in bindings[key]]
     else:
         ordered = sorted(bindings, key=lambda key: (int(key.partition("/")[0]), key))

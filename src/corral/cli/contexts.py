@@ -199,7 +199,17 @@ def _list(session: Session) -> int:
         for row in rows:
             row["Name"] = f"{row['Name']} *" if row["Current"] else row["Name"]
     table.show(rows, ("Name", "Description", "DockerEndpoint", "Error"), _TITLES, session.flags["format"])
+    overriding = _overriding()
+    if overriding:
+        error_line(
+            f"Warning: {overriding} environment variable overrides the active context. To use a context, either set "
+            f"the global --context flag, or unset {overriding} environment variable."
+        )
     return 0
+
+
+def _overriding() -> str:
+    return next((variable for variable in ("CORRAL_HOST", "DOCKER_HOST") if os.environ.get(variable)), "")
 
 
 def _use(session: Session) -> int:
@@ -213,7 +223,7 @@ def _use(session: Session) -> int:
     os.makedirs(folder, mode=0o700, exist_ok=True)
     _write_file(os.path.join(folder, "config.json"), (jsontext.indented(config, "\t")).encode(), 0o600)
     print(name)
-    overriding = next((variable for variable in ("CORRAL_HOST", "DOCKER_HOST") if os.environ.get(variable)), "")
+    overriding = _overriding()
     if overriding:
         error_line(
             f"Warning: {overriding} environment variable overrides the active context. "

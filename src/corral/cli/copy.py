@@ -61,7 +61,6 @@ def _joined(base: str, link: str) -> str:
 
 def _from_container(session: Session, container: str, source: str, target: str) -> int:
     keep_slash = "/" if source.endswith("/") and len(source) > 1 else ""
-    name = os.path.basename(source.rstrip("/"))
     if session.flags["follow-link"]:
         found = _stat(session, container, source)
         if found["mode"] & _GO_SYMLINK:
@@ -75,7 +74,7 @@ def _from_container(session: Session, container: str, source: str, target: str) 
             write_all(1, data)
         return 0
     pipe = _Reader(response.chunks())
-    _extract(pipe, found, source, name, target)
+    _extract(pipe, found, source, target, session.flags["archive"])
     pipe.drain()
     _tell(session, pipe.size_bytes, f"{container}:{source}", target)
     return 0
@@ -111,9 +110,11 @@ class _Reader:
             pass
 
 
-def _extract(reader: _Reader, found: dict[str, Any], source: str, name: str, target: str) -> None:
+def _extract(reader: _Reader, found: dict[str, Any], source: str, target: str, keep_owner: bool) -> None:
     """Unpack below the target, renamed as `cp` would; every member stays below it."""
     is_folder = bool(found["mode"] & _GO_DIRECTORY)
+    name = os.path.basename(source.rstrip("/"))
+    target = os.path.realpath(target) + ("/" if target.endswith("/") else "") if os.path.islink(target) else target
     contents_only = source.endswith("/.") or source == "."
     if os.path.isdir(target):
         base, root = target, "" if contents_only else (name or found["name"])
@@ -124,28 +125,65 @@ def _extract(reader: _Reader, found: dict[str, Any], source: str, name: str, tar
         if os.path.exists(target) and is_folder:
             raise CliError("cannot copy directory")
         if not os.path.isdir(base):
-            raise CliError(f"invalid output path: directory {base!r} does not exist")
-    with tarfile.open(fileobj=reader, mode="r|") as archive:  # type: ignore[call-overload]
-        archive.extractall(base, filter=_renamer(root))
+            raise CliError(f'invalid output path: directory "{base}" does not exist')
+    try:
+        with tarfile.open(fileobj=reader, mode="r|") as archive:  # type: ignore[call-overload]
+            _Unpacker(archive, base, root, keep_owner).run()
+    except tarfile.TarError as error:
+        raise CliError(f"cannot read the daemon's archive: {error}") from None
 
 
-def _renamer(root: str) -> Any:
-    """A filter that puts `root` in place of every member's first part and refuses what leaves the folder."""
+class _Unpacker:
+    """Unpacks an archive that may be hostile: a container's owner chose its names and links.
 
-    def rename(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        _, slash, rest = member.name.partition("/")
-        changed = os.path.normpath(os.path.join(root, rest)) if slash or root else "."
-        member = member.replace(name=changed or ".", deep=False)
+    Every member must lie below `base` after all links on its way are followed; links that are there are replaced, not
+    written through.  The first part of every name becomes `root`, or goes away if `root` is empty.
+    """
+
+    def __init__(self, archive: tarfile.TarFile, base: str, root: str, keep_owner: bool) -> None:
+        self._archive = archive
+        self._base = os.path.realpath(base)
+        self._root = root
+        self._keep_owner = keep_owner
+        self._folders: list[tuple[str, tarfile.TarInfo]] = []
+
+    def run(self) -> None:
+        """Unpack everything; folders get their mode and times at the end, when nothing is written to them any more."""
+        for member in self._archive:
+            self._member(member)
+        for path, member in reversed(self._folders):
+            os.chmod(path, member.mode & 0o7777)
+            os.utime(path, (member.mtime, member.mtime))
+
+    def _renamed(self, name: str) -> str:
+        rest = name.strip("/").partition("/")[2]
+        return os.path.normpath(os.path.join(self._root, rest))
+
+    def _inside(self, path: str) -> bool:
+        return path == self._base or path.startswith(self._base.rstrip("/") + "/")
+
+    def _member(self, member: tarfile.TarInfo) -> None:
+        name = self._renamed(member.name)
+        path = os.path.join(self._base, name)
+        if name == ".":
+            return
+        if os.path.isabs(name) or not self._inside(os.path.realpath(os.path.dirname(path))):
+            raise CliError(f"refused to unpack {member.name}: it would leave {self._base}")
+        member.name = name
+        if not self._keep_owner:
+            member.uid, member.gid, member.uname, member.gname = os.geteuid(), os.getegid(), "", ""
+        if member.isdir():
+            if os.path.islink(path) or not os.path.isdir(path):
+                os.mkdir(path, 0o700)
+            self._folders.append((path, member))
+            return
         if member.islnk():
-            member.linkname = os.path.join(root, member.linkname.partition("/")[2])
-        if member.name == ".":
-            return None
-        try:
-            return tarfile.tar_filter(member, path)
-        except tarfile.FilterError as error:
-            raise CliError(f"refused to unpack: {error}") from None
-
-    return rename
+            member.linkname = self._renamed(member.linkname)
+            if not self._inside(os.path.realpath(os.path.join(self._base, member.linkname))):
+                raise CliError(f"refused to unpack {name}: it links out of {self._base}")
+        if os.path.lexists(path):
+            os.unlink(path)
+        self._archive.extract(member, self._base, numeric_owner=True)
 
 
 def _to_container(session: Session, source: str, container: str, target: str) -> int:

@@ -29,10 +29,7 @@ def _events(session: Session) -> int:
         "filters": filters(flags["filter"]),
     }
     for event in session.client.request("GET", "/events", query).records():
-        if format_ == "json":
-            text = jsontext.dumps(event)
-        else:
-            text = template.render(event) if template else line(event)
+        text = template.render(event) if template else jsontext.dumps(event) if format_ == "json" else line(event)
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     return 0

@@ -8,7 +8,7 @@ import time
 from corral.cli import table
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag
-from corral.cli.images_api import split_reference
+from corral.cli.images_api import check_reference, split_reference
 from corral.cli.listing import FILTER, FORMAT, SHORT_ID, configured_format, filters
 from corral.cli.problems import CliError
 from corral.cli.transport import quote
@@ -96,8 +96,12 @@ def _remove(session: Session) -> int:
 def _tag(session: Session) -> int:
     source, target = session.arguments
     name, tag = split_reference(target)
-    if not name or "@" in target:
-        raise CliError(f'Error parsing reference: "{target}" is not a valid repository/tag: invalid reference format')
+    try:
+        check_reference(target)
+        if not name or "@" in target:
+            raise CliError("refusing to create a tag with a digest reference")
+    except CliError as error:
+        raise CliError(f'Error parsing reference: "{target}" is not a valid repository/tag: {error}') from None
     session.client.post(f"/images/{quote(source, '/:@')}/tag", {"repo": name, "tag": tag or "latest"})
     return 0
 

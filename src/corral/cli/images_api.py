@@ -20,6 +20,21 @@ def split_reference(text: str) -> tuple[str, str]:
     return f"{head}{slash}{bare}", tag
 
 
+def check_reference(text: str) -> None:
+    """Refuse a malformed name before anything is asked of a daemon; raises CliError with Docker's text."""
+    if text.islower() and text.isascii() and " " not in text:
+        return  # the daemon will see; the full check costs the import of `re`
+    from corral.errors import CorralError
+    from corral.oci import reference
+
+    try:
+        reference.parse(text)
+    except CorralError as error:
+        from corral.cli.problems import CliError
+
+        raise CliError(str(error)) from None
+
+
 def auth_header(session: Session, image: str) -> dict[str, str]:
     """The credentials stored for the image's registry, if any."""
     from corral.cli import endpoint

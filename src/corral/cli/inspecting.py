@@ -36,7 +36,12 @@ def show(names: list[str], get: Getter, format_: str) -> int:
 
         template = Template(format_.replace("\\t", "\t").replace("\\n", "\n"))
         for one in found:
-            sys.stdout.write(template.render(one) + "\n")
+            try:
+                text = template.render(one)
+            except CliError:
+                sys.stdout.write("\n")
+                raise
+            sys.stdout.write(text + "\n")
     elif problems:
         sys.stdout.write("\n")
     if problems:

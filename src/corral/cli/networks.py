@@ -69,7 +69,9 @@ def _row(one: Mapping[str, Any], full: bool) -> dict[str, Any]:
 def _go_time(text: str) -> str:
     """`2026-11-23T21:27:26.123Z` as `2026-11-23 21:27:26.123 +0000 UTC`."""
     if text.endswith("Z"):
-        return text[:-1].replace("T", " ") + " +0000 UTC"
+        date, dot, fraction = text[:-1].replace("T", " ").partition(".")
+        fraction = fraction.rstrip("0")
+        return f"{date}{dot if fraction else ''}{fraction} +0000 UTC"
     return text.replace("T", " ")
 
 

@@ -15,7 +15,7 @@ _BUILT_IN = ("default", "bridge", "host", "none")
 
 def networks(flags: Flags) -> tuple[str, dict[str, Any]]:
     """The mode (the first network) and the settings of every network by name."""
-    chosen = [parse(item) for item in [*flags["network"], *flags["net"]]] or [{"name": "default"}]
+    chosen = [*flags.each("network", parse), *flags.each("net", parse)] or [{"name": "default"}]
     _single(chosen[0], flags)
     endpoints: dict[str, Any] = {}
     has_conflict = len(chosen) > 1

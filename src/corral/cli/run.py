@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from corral.cli import runbody
+from corral.cli import images_api, runbody
 from corral.cli.command import PROGRAM, Command, Session, error_line
-from corral.cli.problems import CliError, DaemonError, Exit
+from corral.cli.problems import CliError, DaemonError, Exit, UsageError
 from corral.cli.runflags import CREATE_FLAGS, RUN_FLAGS
 
 TYPE_CHECKING = False
@@ -38,9 +38,10 @@ def create(session: Session, body: dict[str, Any]) -> str:
     if cidfile and os.path.exists(cidfile):
         raise CliError(f"container ID file found, make sure the other container isn't running or delete {cidfile}")
     if flags["pull"] not in ("always", "missing", "never"):
-        raise CliError(f'invalid pull option: "{flags["pull"]}": must be one of "always", "missing" or "never"', 125)
+        raise CliError(f'invalid pull option: \'{flags["pull"]}\': must be one of "always", "missing" or "never"', 125)
     if flags["pull"] == "always":
         pull(session, body["Image"])
+    images_api.check_reference(body["Image"])
     query = {"name": flags["name"] or None, "platform": flags["platform"] or None}
     try:
         answer = client.post("/containers/create", query, body)
@@ -66,7 +67,7 @@ def _with_tag(image: str) -> str:
 
 def pull(session: Session, image: str) -> None:
     """Pull, with progress on standard error."""
-    from corral.cli import images_api, progress
+    from corral.cli import progress
 
     records = images_api.pull(session, image, session.flags["platform"])
     if session.flags["quiet"]:
@@ -78,6 +79,8 @@ def pull(session: Session, image: str) -> None:
 def _create(session: Session) -> int:
     try:
         body = runbody.body(session.flags, session.arguments[0], session.arguments[1:])
+    except UsageError:
+        raise
     except CliError as error:
         raise _with_help(error, "create", 125) from None
     print(create(session, body))
@@ -88,6 +91,8 @@ def _run(session: Session) -> int:
     flags = session.flags
     try:
         body = runbody.body(flags, session.arguments[0], session.arguments[1:])
+    except UsageError:
+        raise
     except CliError as error:
         raise _with_help(error, "run", 125) from None
     if flags["detach"]:

@@ -46,13 +46,20 @@ def show(
         for row in rows:
             sys.stdout.write(_html_safe(jsontext.dumps(dict(sorted(row.items())))) + "\n")
         return
-    from corral.cli.template import Template
+    from corral.cli.problems import CliError
+    from corral.cli.template import Template, TemplateError
 
     is_table = format_.startswith("table")
     text = format_[len("table") :].strip() if is_table else format_
     text = text.replace("\\t", "\t").replace("\\n", "\n")
-    template = Template(text)
-    lines = [template.render(dict(sorted(row.items()))) for row in rows]
+    try:
+        template = Template(text)
+    except TemplateError as error:
+        raise CliError(f"failed to parse template: {error.detail}") from None
+    try:
+        lines = [template.render(dict(sorted(row.items()))) for row in rows]
+    except TemplateError as error:
+        raise CliError(f"failed to execute template: {error.detail}") from None
     if is_table:
         lines = [template.render(dict(titles)), *lines]
         cells = [line.split("\t") for whole in lines for line in whole.split("\n")]

@@ -2,7 +2,8 @@
 
 Fields, variables, pipelines, `if`/`else`/`with`/`range`/`end`, comments, `{{-` and `-}}`, comparison and logic,
 `printf`, `index`, `slice`, `len`, and Docker's own `json`, `join`, `split`, `title`, `upper`, `lower`, `pad`,
-`truncate`, `println`.  Values are what JSON gives; they print as Go prints maps, lists and nil.
+`truncate`, `println`.
+Values are what JSON gives; they print as Go prints maps, lists and nil.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class TemplateError(CliError):
 
     def __init__(self, text: str) -> None:
         super().__init__(f"template parsing error: template: {text}")
+        self.detail = f"template: {text}"
 
 
 class _Node:

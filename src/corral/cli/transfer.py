@@ -28,6 +28,7 @@ def _pull(session: Session) -> int:
     tag = images_api.split_reference(image)[1]
     if flags["all-tags"] and tag:
         raise CliError("tag can't be used with --all-tags/-a")
+    images_api.check_reference(image)
     if not tag and not flags["all-tags"] and not flags["quiet"]:
         print("Using default tag: latest", flush=True)
     records = images_api.pull(session, image, flags["platform"], flags["all-tags"])

@@ -346,7 +346,9 @@ def connect(endpoint: Endpoint) -> Any:
         return _connect_unix(endpoint, rest)
     if scheme in ("tcp", "http", "https"):
         return _connect_tcp(endpoint, rest, endpoint.tls)
-    raise CliError(f"cannot use {endpoint.host}: the client speaks unix:// and tcp://")
+    raise CliError(
+        f"Failed to initialize: unable to resolve docker endpoint: invalid bind address format: {endpoint.host}"
+    )
 
 
 def _connect_unix(endpoint: Endpoint, path: str) -> Any:

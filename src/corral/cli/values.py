@@ -76,7 +76,7 @@ def nano_cpus(text: str) -> int:
         denominator: int = 10 ** len(fraction)
         if slash:
             denominator *= int(bottom)
-        value, rest = divmod(numerator, denominator)
+        value, rest = numerator // denominator, numerator % denominator
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"failed to parse {text} as a rational number") from None
     if rest:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -163,6 +164,7 @@ class Launcher:
     def __init__(self, seccomp: dict[str, Any]) -> None:
         """`seccomp` is the filter that most containers will have: it is compiled once, here."""
         self._seccomp = seccomp
+        self._descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # containers inherit it, not the daemon's
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -176,6 +178,7 @@ class Launcher:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=environment, cwd="/"
             )
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, self._descriptor_limit)
         self._control = ours
         frames.send(ours, {"seccomp": self._seccomp})
 
