@@ -56,8 +56,6 @@ packages_of() {
 missing_packages() {
     command -v dpkg-query >/dev/null || return 0
     for package in $(for list in "$@"; do packages_of "$list"; done); do
-        # Authorities that were put there by other means are used as they are: the package would replace them.
-        [ "$package" = ca-certificates ] && [ -s /etc/ssl/certs/ca-certificates.crt ] && continue
         case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) in
             installed) ;;
             *) echo "$package" ;;
@@ -65,8 +63,19 @@ missing_packages() {
     done
 }
 
+# Authorities that were put on the machine before the package ca-certificates was: installing that (python3-venv needs
+# it) writes the list anew, from the package's and from this folder.
+keep_authorities() {
+    list=/etc/ssl/certs/ca-certificates.crt
+    kept=/usr/local/share/ca-certificates/from-before.crt
+    [ -s "$list" ] && [ ! -e "$kept" ] || return 0
+    case $(dpkg-query -W -f '${db:Status-Status}' ca-certificates 2>/dev/null) in installed) return 0 ;; esac
+    mkdir -p "${kept%/*}" && cp "$list" "$kept"
+}
+
 install_packages() {
     say "installing Debian packages:" "$@"
+    keep_authorities
     # A machine that has never fetched the package lists has to, once.
     if ! apt_install "$@" >/dev/null 2>&1; then
         apt-get update -qq >&2 </dev/null || fail "cannot fetch the package lists (apt-get update failed)"

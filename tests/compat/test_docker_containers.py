@@ -56,7 +56,7 @@ def test_life_of_a_container_and_its_events(engine: Engine) -> None:
     actions = [str(event["Action"]).partition(":")[0] for event in events]
     assert actions == [
         "create", "start", "pause", "unpause", "exec_create", "exec_start", "exec_die", "kill", "kill", "kill", "die",
-        "stop", "start", "kill", "kill", "die", "stop", "start", "restart", "rename", "update", "kill", "die",
+        "stop", "start", "kill", "kill", "die", "stop", "start", "restart", "rename", "rename", "update", "kill", "die",
         "destroy",
     ]  # fmt: skip
     died = next(event for event in events if event["Action"] == "die")

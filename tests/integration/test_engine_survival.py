@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import IMAGE, Daemon, Footprint, alive, check_nothing_left
+from tests.support.netns import fetch
 from tests.support.wait import until
 
 
@@ -70,7 +71,7 @@ def test_network_survives(own_daemon: Daemon) -> None:
     own_daemon.restart()
     found = own_daemon.inspect("web")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
     assert found == address
-    assert "root:" in own_daemon.space.sh("busybox wget -q -O - http://127.0.0.1:18099/passwd")
+    assert "root:" in fetch(own_daemon.space, "127.0.0.1", 18099, "/passwd")
     other = own_daemon.output("run", "-d", IMAGE, "sleep", "60")
     assert own_daemon.inspect(other)["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] != address
     refused = own_daemon.docker("run", "--rm", "-p", "18099:80", IMAGE, "true")

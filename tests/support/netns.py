@@ -54,6 +54,17 @@ def on_new_host(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, Non
     return run
 
 
+@contextlib.contextmanager
+def inside(pid: int) -> Iterator[None]:
+    """Run a block (without awaiting) on this thread in the network namespace of a process."""
+    with open("/proc/thread-self/ns/net") as home, open(f"/proc/{pid}/ns/net") as there:
+        namespaces.setns(there.fileno(), namespaces.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            namespaces.setns(home.fileno(), namespaces.CLONE_NEWNET)
+
+
 class Space:
     """A process with a network namespace of its own."""
 
@@ -73,15 +84,9 @@ class Space:
         """Run a command inside."""
         return sh(f"nsenter -t {self.pid} -n {command}")
 
-    @contextlib.contextmanager
-    def inside(self) -> Iterator[None]:
+    def inside(self) -> contextlib.AbstractContextManager[None]:
         """Run a block (without awaiting) on this thread in the namespace."""
-        with open("/proc/thread-self/ns/net") as home, open(f"/proc/{self.pid}/ns/net") as there:
-            namespaces.setns(there.fileno(), namespaces.CLONE_NEWNET)
-            try:
-                yield
-            finally:
-                namespaces.setns(home.fileno(), namespaces.CLONE_NEWNET)
+        return inside(self.pid)
 
     def socket(self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET) -> socket.socket:
         """A non-blocking socket of the namespace."""
@@ -141,3 +146,15 @@ async def until(condition: Callable[[], bool], deadline_s: float = 5.0) -> None:
     async with asyncio.timeout(deadline_s):
         while not condition():  # noqa: ASYNC110 - the kernel has no event for most of what tests wait for
             await asyncio.sleep(0.01)
+
+
+def fetch(space: Space, host: str, port: int, path: str = "/", timeout_s: float = 5.0) -> str:
+    """What an HTTP/1.0 server answers to a GET from inside a namespace; OSError."""
+    with space.socket() as client:
+        client.settimeout(timeout_s)
+        client.connect((host, port))
+        client.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+        data = b""
+        while piece := client.recv(65536):
+            data += piece
+    return data.decode(errors="replace")

@@ -124,7 +124,9 @@ def _matches(event: dict[str, Any], filters: matching.Filters) -> bool:
         else:
             return False
         texts += [text.rpartition(":")[0] for text in texts if ":" in text]
-        if not any(matching.match_fuzzy(wanted, text) if len(text) == 64 else text in wanted for text in texts if text):
+        # As in Docker the beginning of an id or a name will do, but an image is named exactly.
+        found = (text in wanted if name == "image" else matching.match_fuzzy(wanted, text) for text in texts if text)
+        if not any(found):
             return False
     return True
 

@@ -8,7 +8,7 @@ import time
 from corral.cli import table
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag
-from corral.cli.images_api import check_reference, split_reference
+from corral.cli.images_api import check_reference, full_repository, split_reference
 from corral.cli.listing import FILTER, FORMAT, SHORT_ID, configured_format, filters
 from corral.cli.problems import CliError
 from corral.cli.transport import quote
@@ -102,7 +102,7 @@ def _tag(session: Session) -> int:
             raise CliError("refusing to create a tag with a digest reference")
     except CliError as error:
         raise CliError(f'Error parsing reference: "{target}" is not a valid repository/tag: {error}') from None
-    session.client.post(f"/images/{quote(source, '/:@')}/tag", {"repo": name, "tag": tag or "latest"})
+    session.client.post(f"/images/{quote(source, '/:@')}/tag", {"repo": full_repository(name), "tag": tag or "latest"})
     return 0
 
 
@@ -154,7 +154,7 @@ def _commit(session: Session) -> int:
     repository, tag = split_reference(session.arguments[1]) if len(session.arguments) > 1 else ("", "")
     query = {
         "container": session.arguments[0],
-        "repo": repository,
+        "repo": full_repository(repository) if repository else None,
         "tag": tag or ("latest" if repository else None),
         "author": flags["author"] or None,
         "comment": flags["message"] or None,

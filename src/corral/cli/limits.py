@@ -22,7 +22,6 @@ _PLAIN = {
     "CpuRealtimeRuntime": "cpu-rt-runtime",
     "CpusetCpus": "cpuset-cpus",
     "CpusetMems": "cpuset-mems",
-    "KernelMemory": "kernel-memory",
     "MemoryReservation": "memory-reservation",
     "MemorySwap": "memory-swap",
 }
@@ -46,7 +45,7 @@ def resources(flags: Flags) -> dict[str, Any]:
         "MemorySwappiness": swappiness,
         "OomKillDisable": flags["oom-kill-disable"],
         "PidsLimit": flags["pids-limit"],
-        "Ulimits": flags.each("ulimit", ulimit),
+        "Ulimits": sorted(flags.each("ulimit", ulimit), key=lambda one: str(one["Name"])),
     }
     return found
 

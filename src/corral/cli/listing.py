@@ -44,7 +44,7 @@ def filters(given: Sequence[str]) -> str | None:
                 f'invalid argument "{item}" for "-f, --filter" flag: bad format of filter (expected name=value)'
             )
         found.setdefault(name.strip().lower(), {})[value.strip()] = True
-    return jsontext.dumps(found) if found else None
+    return jsontext.dumps(dict(sorted(found.items()))) if found else None
 
 
 def configured_format(session: Session, key: str) -> str:

@@ -35,22 +35,17 @@ def create(session: Session, body: dict[str, Any]) -> str:
     """Create the container, pulling its image if it must; answers the id."""
     flags, client = session.flags, session.client
     cidfile = flags["cidfile"]
-    if cidfile and os.path.exists(cidfile):
-        raise CliError(f"container ID file found, make sure the other container isn't running or delete {cidfile}")
+    if cidfile:
+        _reserve(cidfile)
     if flags["pull"] not in ("always", "missing", "never"):
         raise CliError(f'invalid pull option: \'{flags["pull"]}\': must be one of "always", "missing" or "never"', 125)
-    if flags["pull"] == "always":
-        pull(session, body["Image"])
     images_api.check_reference(body["Image"])
-    query = {"name": flags["name"] or None, "platform": flags["platform"] or None}
     try:
-        answer = client.post("/containers/create", query, body)
-    except DaemonError as error:
-        if error.code != 404 or "No such image" not in error.message or flags["pull"] != "missing":
-            raise
-        error_line(f"Unable to find image '{_with_tag(body['Image'])}' locally")
-        pull(session, body["Image"])
-        answer = client.post("/containers/create", query, body)
+        answer = _create_or_pull(session, body)
+    except BaseException:
+        if cidfile:
+            os.unlink(cidfile)
+        raise
     for warning in answer.get("Warnings") or ():
         error_line(f"WARNING: {warning}")
     identity = str(answer["Id"])
@@ -58,6 +53,35 @@ def create(session: Session, body: dict[str, Any]) -> str:
         with open(cidfile, "w") as file:
             file.write(identity)
     return identity
+
+
+def _reserve(cidfile: str) -> None:
+    """Make the file for the id before there is a container; raises CliError if it exists or cannot be made."""
+    try:
+        with open(cidfile, "x"):
+            pass
+    except FileExistsError:
+        raise CliError(
+            f"container ID file found, make sure the other container isn't running or delete {cidfile}"
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise CliError(f"failed to create the container ID file: open {cidfile}: {reason}") from None
+
+
+def _create_or_pull(session: Session, body: dict[str, Any]) -> Any:
+    flags, client = session.flags, session.client
+    if flags["pull"] == "always":
+        pull(session, body["Image"])
+    query = {"name": flags["name"] or None, "platform": flags["platform"] or None}
+    try:
+        return client.post("/containers/create", query, body)
+    except DaemonError as error:
+        if error.code != 404 or "No such image" not in error.message or flags["pull"] != "missing":
+            raise
+        error_line(f"Unable to find image '{_with_tag(body['Image'])}' locally")
+        pull(session, body["Image"])
+        return client.post("/containers/create", query, body)
 
 
 def _with_tag(image: str) -> str:
@@ -83,6 +107,7 @@ def _create(session: Session) -> int:
         raise
     except CliError as error:
         raise _with_help(error, "create", 125) from None
+    _initial_size(body)
     print(create(session, body))
     return 0
 
@@ -121,11 +146,9 @@ def require_terminal() -> None:
 
 
 def _initial_size(body: dict[str, Any]) -> None:
-    if body["Tty"]:
-        from corral.cli.terminal import size
+    from corral.cli.terminal import size
 
-        rows, columns = size()
-        body["HostConfig"]["ConsoleSize"] = [rows, columns]
+    body["HostConfig"]["ConsoleSize"] = list(size())
 
 
 def _run_detached(session: Session, identity: str) -> int:

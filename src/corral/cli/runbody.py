@@ -52,8 +52,6 @@ def _body(flags: Flags, image: str, command: list[str]) -> dict[str, Any]:
     health = _health(flags)
     if health:
         found["Healthcheck"] = health
-    if flags.changed("mac-address"):
-        found["MacAddress"] = flags["mac-address"]
     mode, endpoints = networkspec.networks(flags)
     found["HostConfig"] = {
         **_host(flags, mode),
@@ -192,8 +190,8 @@ def _host(flags: Flags, network_mode: str) -> dict[str, Any]:
         "AutoRemove": flags["rm"],
         "VolumeDriver": flags["volume-driver"],
         "VolumesFrom": flags["volumes-from"] or None,
-        "CapAdd": flags["cap-add"] or None,
-        "CapDrop": flags["cap-drop"] or None,
+        "CapAdd": _capabilities(flags["cap-add"]) or None,
+        "CapDrop": _capabilities(flags["cap-drop"]) or None,
         "CgroupnsMode": _namespace("cgroupns", "CGROUP", flags["cgroupns"], ("", "private", "host")),
         "Dns": flags["dns"],
         "DnsOptions": [*flags["dns-opt"], *flags["dns-option"]],
@@ -228,6 +226,12 @@ def _host(flags: Flags, network_mode: str) -> dict[str, Any]:
     if flags["runtime"]:
         found["Runtime"] = flags["runtime"]
     return found
+
+
+def _capabilities(names: list[str]) -> list[str]:
+    """Upper case, with the kernel's prefix, each once, in order of name."""
+    found = {name.strip().upper() for name in names}
+    return sorted(name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}" for name in found)
 
 
 def _log_options(flags: Flags) -> dict[str, str]:

@@ -16,9 +16,7 @@ _TRUST = Flag("disable-content-trust", "", "bool", "Skip image verification", Tr
 def full_name(image: str) -> str:
     """The name with its registry, as pull and push end with: `docker.io/library/debian:latest`."""
     name, tag = images_api.split_reference(image)
-    first, slash, _ = name.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost"):
-        name = f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+    name = images_api.full_repository(name)
     separator = "@" if tag.startswith("sha256:") else ":"
     return f"{name}{separator}{tag or 'latest'}"
 

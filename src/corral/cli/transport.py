@@ -34,7 +34,7 @@ def quote(text: str, safe: str = "") -> str:
 def query_string(query: Mapping[str, Any]) -> str:
     """`?a=b&c=d`; None is left out, booleans are 1 and 0, a list repeats its name."""
     parts = []
-    for name, value in query.items():
+    for name, value in sorted(query.items()):
         for item in value if isinstance(value, list) else [value]:
             if item is None:
                 continue

@@ -18,7 +18,6 @@ _LIMITS = {
     "cpus": "NanoCpus",
     "cpuset-cpus": "CpusetCpus",
     "cpuset-mems": "CpusetMems",
-    "kernel-memory": "KernelMemory",
     "memory": "Memory",
     "memory-reservation": "MemoryReservation",
     "memory-swap": "MemorySwap",

@@ -188,3 +188,6 @@ class Execs:
             found = self._execs.get(exec_id)
             if found is not None and found.running:
                 self.exited(exec_id, 137)
+            elif found is not None and not found.started:
+                del self._execs[exec_id]
+                live.exec_ids.remove(exec_id)
