@@ -63,17 +63,29 @@ missing_packages() {
     done
 }
 
+# Authorities that were put on the machine before the package ca-certificates was: installing that (python3-venv needs
+# it) writes the list anew, from the package's and from this folder.
+keep_authorities() {
+    list=/etc/ssl/certs/ca-certificates.crt
+    kept=/usr/local/share/ca-certificates/from-before.crt
+    [ -s "$list" ] && [ ! -e "$kept" ] || return 0
+    case $(dpkg-query -W -f '${db:Status-Status}' ca-certificates 2>/dev/null) in installed) return 0 ;; esac
+    mkdir -p "${kept%/*}" && cp "$list" "$kept"
+}
+
 install_packages() {
     say "installing Debian packages:" "$@"
+    keep_authorities
     # A machine that has never fetched the package lists has to, once.
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 </dev/null && return 0
-    apt-get update -qq >&2 </dev/null || fail "cannot fetch the package lists (apt-get update failed)"
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" </dev/null 2>&1 |
-        sed 's/^/    /' >&2
-    for package in "$@"; do
-        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
-            fail "cannot install $package (apt-get install failed)"
-    done
+    if ! apt_install "$@" >/dev/null 2>&1; then
+        apt-get update -qq >&2 </dev/null || fail "cannot fetch the package lists (apt-get update failed)"
+        output=$(apt_install "$@" 2>&1) || fail "cannot install $* (apt-get install failed):
+$output"
+    fi
+}
+
+apt_install() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" </dev/null
 }
 
 make_environment() {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import gc
 import grp
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -50,7 +52,7 @@ def main() -> int:
         if arguments.version:
             print(f"Corral version {VERSION}")
             return 0
-        config = merge(arguments, _config_text(arguments.config_file))
+        config = _with_seccomp_profile(merge(arguments, _config_text(arguments.config_file)))
         if arguments.validate:
             print("configuration OK")
             return 0
@@ -102,6 +104,17 @@ def _config_text(path: str | None) -> str | None:
         raise ConfigError(f"unable to configure the daemon with file {path}: {error.strerror}") from error
 
 
+def _with_seccomp_profile(config: Config) -> Config:
+    """The configuration with the text of the file that `seccomp-profile` names in its place."""
+    if config.seccomp_profile in ("", "builtin", "unconfined"):
+        return config
+    try:
+        with open(config.seccomp_profile) as file:
+            return dataclasses.replace(config, seccomp_profile=file.read())
+    except OSError as error:
+        raise ConfigError(f"opening seccomp profile ({config.seccomp_profile}) failed: {error.strerror}") from error
+
+
 @contextlib.contextmanager
 def _only_one(config: Config) -> Iterator[None]:
     """Own the data root (a lock) and the pid file for the time of the context."""
@@ -125,6 +138,7 @@ async def _serve(config: Config) -> int:
     machine = os.uname().machine
     launcher = Launcher(seccomp.default_filter(profiles.DEFAULT_CAPABILITIES, machine))
     launcher.start()  # it imports in its own process while we go on in ours
+    _raise_descriptor_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -149,6 +163,12 @@ async def _serve(config: Config) -> int:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(host.removeprefix("unix://"))
     return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection per container and per client adds up; as many as we may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _build(config: Config, launcher: Launcher) -> Services:

@@ -187,7 +187,7 @@ async def load(services: Services, request: Request) -> Answer:
     async def work(progress: Progress) -> None:
         await images.load(request.stream(), progress, platform=platform, quiet=quiet)
 
-    return Stream(_progress(work))
+    return await _begun(_progress(work))
 
 
 async def create(services: Services, request: Request) -> Answer:
@@ -211,7 +211,7 @@ async def create(services: Services, request: Request) -> Answer:
                 progress=progress,
             )
 
-        return Stream(_progress(work))
+        return await _begun(_progress(work))
     if not name:
         raise BadQuery("invalid reference format")
     reference.parse(name)

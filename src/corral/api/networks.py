@@ -10,7 +10,7 @@ from corral.api.services import Services
 from corral.engine import connections
 from corral.engine import filters as matching
 from corral.engine.listing import time_ns
-from corral.errors import NotFound
+from corral.errors import NotFound, Unsupported
 from corral.net.model import NetworkRecord, NetworkSpec, NetworkView, PoolRecord
 from corral.wire.common import Wire
 from corral.wire.containers import EndpointSettings
@@ -35,6 +35,16 @@ class IPAM(Wire):
     options: dict[str, str] | None = None
 
 
+class ConfigFrom(Wire):
+    """The network whose options are taken over."""
+
+    network: str = ""
+
+
+class NetworkNotSupported(Unsupported):
+    """A kind of network that this engine does not have."""
+
+
 class CreateNetwork(Wire):
     """The body of `POST /networks/create`."""
 
@@ -43,6 +53,9 @@ class CreateNetwork(Wire):
     internal: bool = False
     attachable: bool = False
     ingress: bool = False
+    config_only: bool = False
+    config_from: ConfigFrom | None = None
+    scope: str = ""
     enable_ipv4: bool | None = None
     enable_ipv6: bool | None = None
     ipam: IPAM | None = None
@@ -143,6 +156,7 @@ async def inspect(services: Services, request: Request) -> Answer:
 async def create(services: Services, request: Request) -> Answer:
     """POST /networks/create"""
     body = await request.json(CreateNetwork)
+    _check(body)
     ipam = body.ipam or IPAM()
     pools = tuple(
         PoolRecord(pool.subnet, pool.ip_range, pool.gateway, dict(pool.auxiliary_addresses or {}))
@@ -164,6 +178,13 @@ async def create(services: Services, request: Request) -> Answer:
     record = await services.engine.networks.create(spec)
     _event(services, record, "create")
     return http.json({"Id": record.id, "Warning": ""}, 201)
+
+
+def _check(body: CreateNetwork) -> None:
+    if body.ingress or body.scope not in ("", "local"):
+        raise NetworkNotSupported("This node is not a swarm manager: only networks of this machine can be made")
+    if body.config_only or (body.config_from is not None and body.config_from.network):
+        raise NetworkNotSupported("configuration-only networks are not supported")
 
 
 def _event(services: Services, record: NetworkRecord, action: str) -> None:

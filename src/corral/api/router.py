@@ -74,7 +74,7 @@ def _failure(request: Request, error: Exception) -> Response:
     if status is None:
         _log.error("cannot answer %s %s", request.method, request.path, exc_info=error)
         status = 500
-    elif status >= 500:
+    elif status >= 500 and status != 501:
         _log.error("%s %s: %s", request.method, request.path, told)
     if status == 304:
         return http.empty(304)

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, unquote
 import h11
 
 from corral.api.http import Answer, Hijacked, Query, Request, Response, Stream, Taken
+from corral.api.tls import TlsServer
 from corral.api.versions import NEWEST
 
 _log = logging.getLogger(__name__)
@@ -287,28 +288,54 @@ class _Relay:
         ours.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         writer.write(self._initial)
-        self._transport.set_protocol(_RelayProtocol(writer))
+        protocol = _RelayProtocol(self._transport, writer)
+        self._transport.set_protocol(protocol)
         self._transport.resume_reading()
         try:
             while data := await reader.read(64 << 10):
                 self._transport.write(data)
+                await protocol.writable.wait()
         finally:
             self._transport.close()
             writer.close()
 
 
 class _RelayProtocol(asyncio.Protocol):
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    """What the client sends, passed on; it is read only as fast as the other side takes it."""
+
+    def __init__(self, transport: asyncio.Transport, writer: asyncio.StreamWriter) -> None:
+        self._transport = transport
         self._writer = writer
+        self._draining: asyncio.Task[None] | None = None
+        self.writable = asyncio.Event()
+        self.writable.set()
 
     def data_received(self, data: bytes) -> None:
         self._writer.write(data)
+        if self._draining is None and self._writer.transport.get_write_buffer_size() > 0:
+            self._transport.pause_reading()
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        try:
+            await self._writer.drain()
+        except OSError:
+            return
+        self._draining = None
+        self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         self._writer.write_eof()
         return True
 
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self.writable.set()
         self._writer.close()
 
 
@@ -321,12 +348,18 @@ class Server:
         self._connections: set[Connection] = set()
 
     async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Serve a bound socket."""
+        """Serve a bound socket, in the clear or over TLS."""
+
+        def plain() -> asyncio.Protocol:
+            return Connection(self._dispatch, self._connections)
+
+        def encrypted() -> asyncio.Protocol:
+            assert tls is not None
+            return TlsServer(plain, tls)
+
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: Connection(self._dispatch, self._connections), sock=sock, ssl=tls, backlog=1024
-        )
-        self._servers.append(server)
+        make = encrypted if tls is not None else plain
+        self._servers.append(await loop.create_server(make, sock=sock, backlog=1024))
 
     async def close(self) -> None:
         """Stop listening and drop every connection."""

@@ -5,6 +5,6 @@ import sys
 if not __package__:
     sys.path.insert(0, __file__.removesuffix("/corral/cli/__main__.py"))
 
-from corral.cli.main import main  # noqa: E402  the path comes first
+from corral.cli.main import main
 
 sys.exit(main())

@@ -98,14 +98,14 @@ def _load(session: Session) -> int:
             raise CliError("requested load from stdin, but stdin is empty")
     fd = _open_input(flags["input"]) if flags["input"] else 0
     quiet = flags["quiet"] or not sys.stdout.isatty()
-    query = {"quiet": quiet, "platform": _platforms(flags["platform"])}
+    query = {"quiet": quiet, "platform": platform_json(flags["platform"])}
     from corral.cli import progress
 
     progress.show(session.client.request("POST", "/images/load", query, stream=blocks(fd)).records())
     return 0
 
 
-def _platforms(text: str) -> str | None:
+def platform_json(text: str) -> str | None:
     """`linux/arm/v7` as the API's JSON."""
     if not text:
         return None
@@ -118,7 +118,7 @@ def _platforms(text: str) -> str | None:
 def _save(session: Session) -> int:
     flags = session.flags
     check_output(flags["output"], "save image")
-    query = {"names": session.arguments, "platform": _platforms(flags["platform"])}
+    query = {"names": session.arguments, "platform": platform_json(flags["platform"])}
     write_to(flags["output"], session.client.request("GET", "/images/get", query).chunks())
     return 0
 

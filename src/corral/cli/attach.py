@@ -122,11 +122,11 @@ def _attach(session: Session) -> int:
     flags, name = session.flags, session.arguments[0]
     found = session.client.get(f"/containers/{name}/json")
     if not found["State"]["Running"]:
-        raise CliError("cannot attach to a stopped container, start it first")
+        raise CliError("You cannot attach to a stopped container, start it first")
     if found["State"].get("Paused"):
-        raise CliError("cannot attach to a paused container, unpause it first")
+        raise CliError("You cannot attach to a paused container, unpause it first")
     if found["State"].get("Restarting"):
-        raise CliError("cannot attach to a restarting container, wait until it is running")
+        raise CliError("You cannot attach to a restarting container, wait until it is running")
     config = found["Config"]
     streams = Streams(config["OpenStdin"] and not flags["no-stdin"], True, True, config["Tty"])
     if streams.stdin and streams.tty:
@@ -157,7 +157,7 @@ def _start(session: Session) -> int:
         else:
             print(name)
     if failed:
-        raise CliError(f"failed to start containers: {', '.join(failed)}")
+        raise CliError(f"Error: failed to start containers: {', '.join(failed)}")
     return 0
 
 

@@ -51,7 +51,8 @@ def _tls(flags: Flags, config: str) -> endpoint_module.Tls | None:
         path = os.path.join(folder, name)
         if not files[index] and os.path.exists(path):
             files[index] = path
-    return endpoint.Tls(*files, verify=verify)
+    ca, cert, key = files
+    return endpoint.Tls(ca, cert, key, verify=verify)
 
 
 class Session:

@@ -56,10 +56,30 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
         {
             **{
                 name: OTHERS.get(name) or COMMON[name]
-                for name in (
-                    "attach commit cp create diff exec export kill logs pause port rename restart rm run start stats "
-                    "stop top unpause update wait"
-                ).split()
+                for name in [
+                    "attach",
+                    "commit",
+                    "cp",
+                    "create",
+                    "diff",
+                    "exec",
+                    "export",
+                    "kill",
+                    "logs",
+                    "pause",
+                    "port",
+                    "rename",
+                    "restart",
+                    "rm",
+                    "run",
+                    "start",
+                    "stats",
+                    "stop",
+                    "top",
+                    "unpause",
+                    "update",
+                    "wait",
+                ]
             },
             "inspect": ("inspecting", "CONTAINER_INSPECT", "Show everything about containers"),
             "ls": COMMON["ps"],
@@ -83,7 +103,10 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
     "image": (
         "Manage images",
         {
-            **{name: OTHERS.get(name) or COMMON[name] for name in "history import load pull push save tag".split()},
+            **{
+                name: OTHERS.get(name) or COMMON[name]
+                for name in ["history", "import", "load", "pull", "push", "save", "tag"]
+            },
             "inspect": ("inspecting", "IMAGE_INSPECT", "Show everything about images"),
             "ls": COMMON["images"],
             "prune": ("prune", "IMAGES", "Remove images that nothing uses"),

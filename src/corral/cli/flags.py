@@ -94,6 +94,17 @@ class Flags:
         """Every flag there is."""
         return list(self._table)
 
+    def each(self, name: str, read: Callable[[str], Any]) -> list[Any]:
+        """Every occurrence of a repeatable flag, read; raises UsageError as for any value that cannot be read."""
+        found = []
+        for item in self[name]:
+            try:
+                found.append(read(item))
+            except ValueError as error:
+                title = self._table[name].title
+                raise UsageError(f'invalid argument "{item}" for "{title}" flag: {error}') from None
+        return found
+
     def any_changed(self) -> bool:
         """Whether any flag was given."""
         return bool(self._given)

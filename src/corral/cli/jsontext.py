@@ -28,7 +28,7 @@ else:
         parse_constant = float
         memo: dict[str, str] = {}  # noqa: RUF012  the scanner asks for it
 
-    _scan = make_scanner(_Settings())
+    _scan = make_scanner(_Settings())  # type: ignore[arg-type]
 
 _quote: Callable[[str], str] = encode_basestring
 

@@ -22,7 +22,6 @@ _PLAIN = {
     "CpuRealtimeRuntime": "cpu-rt-runtime",
     "CpusetCpus": "cpuset-cpus",
     "CpusetMems": "cpuset-mems",
-    "KernelMemory": "kernel-memory",
     "MemoryReservation": "memory-reservation",
     "MemorySwap": "memory-swap",
 }
@@ -35,18 +34,18 @@ def resources(flags: Flags) -> dict[str, Any]:
         raise ValueError(f"invalid value: {swappiness}. Valid memory swappiness range is 0-100")
     found: dict[str, Any] = {key: flags[name] for key, name in _PLAIN.items()}
     found |= {
-        "BlkioWeightDevice": [_weighted(item) for item in flags["blkio-weight-device"]],
-        "BlkioDeviceReadBps": [_throttled(item, True) for item in flags["device-read-bps"]],
-        "BlkioDeviceWriteBps": [_throttled(item, True) for item in flags["device-write-bps"]],
-        "BlkioDeviceReadIOps": [_throttled(item, False) for item in flags["device-read-iops"]],
-        "BlkioDeviceWriteIOps": [_throttled(item, False) for item in flags["device-write-iops"]],
+        "BlkioWeightDevice": flags.each("blkio-weight-device", _weighted),
+        "BlkioDeviceReadBps": flags.each("device-read-bps", _bytes_rate),
+        "BlkioDeviceWriteBps": flags.each("device-write-bps", _bytes_rate),
+        "BlkioDeviceReadIOps": flags.each("device-read-iops", _count_rate),
+        "BlkioDeviceWriteIOps": flags.each("device-write-iops", _count_rate),
         "Devices": [device(item) for item in flags["device"] if not _is_cdi(item)],
         "DeviceCgroupRules": flags["device-cgroup-rule"] or None,
         "DeviceRequests": _device_requests(flags),
         "MemorySwappiness": swappiness,
         "OomKillDisable": flags["oom-kill-disable"],
         "PidsLimit": flags["pids-limit"],
-        "Ulimits": [ulimit(item) for item in flags["ulimit"]],
+        "Ulimits": sorted(flags.each("ulimit", ulimit), key=lambda one: str(one["Name"])),
     }
     return found
 
@@ -70,7 +69,23 @@ def ulimit(text: str) -> dict[str, Any]:
     return {"Name": name, "Hard": hard, "Soft": soft}
 
 
-_ULIMITS = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+_ULIMITS = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+]
 
 
 def device(text: str) -> dict[str, str]:
@@ -87,7 +102,7 @@ def device(text: str) -> dict[str, str]:
     elif len(parts) > 3:
         raise ValueError(f"invalid device specification: {text}")
     if not _is_permissions(permissions):
-        raise ValueError(f"invalid device mode: {permissions}")
+        raise ValueError(f"bad mode specified: {permissions}")
     return {"PathOnHost": source, "PathInContainer": target or source, "CgroupPermissions": permissions}
 
 
@@ -140,6 +155,14 @@ def _weighted(text: str) -> dict[str, Any]:
     if not weight.isdigit() or (int(weight) > 0 and not 10 <= int(weight) <= 1000):
         raise ValueError(f"invalid weight for device: {text}")
     return {"Path": path, "Weight": int(weight)}
+
+
+def _bytes_rate(text: str) -> dict[str, Any]:
+    return _throttled(text, True)
+
+
+def _count_rate(text: str) -> dict[str, Any]:
+    return _throttled(text, False)
 
 
 def _throttled(text: str, is_size: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ _BUILT_IN = ("default", "bridge", "host", "none")
 
 def networks(flags: Flags) -> tuple[str, dict[str, Any]]:
     """The mode (the first network) and the settings of every network by name."""
-    chosen = [parse(item) for item in [*flags["network"], *flags["net"]]] or [{"name": "default"}]
+    chosen = [*flags.each("network", parse), *flags.each("net", parse)] or [{"name": "default"}]
     _single(chosen[0], flags)
     endpoints: dict[str, Any] = {}
     has_conflict = len(chosen) > 1
@@ -47,9 +47,8 @@ def _single(first: dict[str, Any], flags: Flags) -> None:
         if not value:
             continue
         if first.get(key) and key != "links":
-            raise ValueError(
-                f"conflicting options: cannot specify both --{'network-alias' if key == 'alias' else key} and per-network {key}"
-            )
+            flag = "network-alias" if key == "alias" else key
+            raise ValueError(f"conflicting options: cannot specify both --{flag} and per-network {key}")
         if key == "links" and first["name"] in _BUILT_IN:
             continue  # the default network's links are HostConfig.Links
         first[key] = value

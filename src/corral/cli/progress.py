@@ -7,6 +7,7 @@ import sys
 import time
 
 from corral.cli.problems import CliError
+from corral.cli.units import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,17 +15,6 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
 _REDRAW_S = 0.05
-
-
-def human_size(size: float, digits: int = 4) -> str:
-    """Units of 1,000 with up to four significant digits, as Docker shows sizes: `77.8MB`."""
-    units = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
-    index = 0
-    while size >= 1000 and index < len(units) - 1:
-        size /= 1000
-        index += 1
-    text = f"{size:.{digits}g}"
-    return (f"{float(text):g}" if "e" in text else text) + units[index]
 
 
 def bar(current: int, total: int, width: int, elapsed_s: float) -> str:

@@ -70,7 +70,7 @@ def _start_daemon(session: Session) -> None:
 
 
 def _daemon_program() -> str:
-    """`bin/corrald` of this checkout, whose environment is made now so that its messages are seen; or an installed one."""
+    """`bin/corrald` of this checkout, whose environment is made now so that its messages are seen; or what PATH has."""
     import shutil
     import subprocess
 

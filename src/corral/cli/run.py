@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from corral.cli import runbody
+from corral.cli import images_api, runbody
 from corral.cli.command import PROGRAM, Command, Session, error_line
-from corral.cli.problems import CliError, DaemonError, Exit
+from corral.cli.problems import CliError, DaemonError, Exit, UsageError
 from corral.cli.runflags import CREATE_FLAGS, RUN_FLAGS
 
 TYPE_CHECKING = False
@@ -35,21 +35,17 @@ def create(session: Session, body: dict[str, Any]) -> str:
     """Create the container, pulling its image if it must; answers the id."""
     flags, client = session.flags, session.client
     cidfile = flags["cidfile"]
-    if cidfile and os.path.exists(cidfile):
-        raise CliError(f"container ID file found, make sure the other container isn't running or delete {cidfile}")
+    if cidfile:
+        _reserve(cidfile)
     if flags["pull"] not in ("always", "missing", "never"):
-        raise CliError(f'invalid pull option: "{flags["pull"]}": must be one of "always", "missing" or "never"', 125)
-    if flags["pull"] == "always":
-        pull(session, body["Image"])
-    query = {"name": flags["name"] or None, "platform": flags["platform"] or None}
+        raise CliError(f'invalid pull option: \'{flags["pull"]}\': must be one of "always", "missing" or "never"', 125)
+    images_api.check_reference(body["Image"])
     try:
-        answer = client.post("/containers/create", query, body)
-    except DaemonError as error:
-        if error.code != 404 or "No such image" not in error.message or flags["pull"] != "missing":
-            raise
-        error_line(f"Unable to find image '{_with_tag(body['Image'])}' locally")
-        pull(session, body["Image"])
-        answer = client.post("/containers/create", query, body)
+        answer = _create_or_pull(session, body)
+    except BaseException:
+        if cidfile:
+            os.unlink(cidfile)
+        raise
     for warning in answer.get("Warnings") or ():
         error_line(f"WARNING: {warning}")
     identity = str(answer["Id"])
@@ -59,6 +55,35 @@ def create(session: Session, body: dict[str, Any]) -> str:
     return identity
 
 
+def _reserve(cidfile: str) -> None:
+    """Make the file for the id before there is a container; raises CliError if it exists or cannot be made."""
+    try:
+        with open(cidfile, "x"):
+            pass
+    except FileExistsError:
+        raise CliError(
+            f"container ID file found, make sure the other container isn't running or delete {cidfile}"
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise CliError(f"failed to create the container ID file: open {cidfile}: {reason}") from None
+
+
+def _create_or_pull(session: Session, body: dict[str, Any]) -> Any:
+    flags, client = session.flags, session.client
+    if flags["pull"] == "always":
+        pull(session, body["Image"])
+    query = {"name": flags["name"] or None, "platform": flags["platform"] or None}
+    try:
+        return client.post("/containers/create", query, body)
+    except DaemonError as error:
+        if error.code != 404 or "No such image" not in error.message or flags["pull"] != "missing":
+            raise
+        error_line(f"Unable to find image '{_with_tag(body['Image'])}' locally")
+        pull(session, body["Image"])
+        return client.post("/containers/create", query, body)
+
+
 def _with_tag(image: str) -> str:
     last = image.rpartition("/")[2]
     return image if ":" in last or "@" in last else f"{image}:latest"
@@ -66,7 +91,7 @@ def _with_tag(image: str) -> str:
 
 def pull(session: Session, image: str) -> None:
     """Pull, with progress on standard error."""
-    from corral.cli import images_api, progress
+    from corral.cli import progress
 
     records = images_api.pull(session, image, session.flags["platform"])
     if session.flags["quiet"]:
@@ -78,8 +103,11 @@ def pull(session: Session, image: str) -> None:
 def _create(session: Session) -> int:
     try:
         body = runbody.body(session.flags, session.arguments[0], session.arguments[1:])
+    except UsageError:
+        raise
     except CliError as error:
         raise _with_help(error, "create", 125) from None
+    _initial_size(body)
     print(create(session, body))
     return 0
 
@@ -88,6 +116,8 @@ def _run(session: Session) -> int:
     flags = session.flags
     try:
         body = runbody.body(flags, session.arguments[0], session.arguments[1:])
+    except UsageError:
+        raise
     except CliError as error:
         raise _with_help(error, "run", 125) from None
     if flags["detach"]:
@@ -116,11 +146,9 @@ def require_terminal() -> None:
 
 
 def _initial_size(body: dict[str, Any]) -> None:
-    if body["Tty"]:
-        from corral.cli.terminal import size
+    from corral.cli.terminal import size
 
-        rows, columns = size()
-        body["HostConfig"]["ConsoleSize"] = [rows, columns]
+    body["HostConfig"]["ConsoleSize"] = list(size())
 
 
 def _run_detached(session: Session, identity: str) -> int:

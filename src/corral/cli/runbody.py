@@ -52,8 +52,6 @@ def _body(flags: Flags, image: str, command: list[str]) -> dict[str, Any]:
     health = _health(flags)
     if health:
         found["Healthcheck"] = health
-    if flags.changed("mac-address"):
-        found["MacAddress"] = flags["mac-address"]
     mode, endpoints = networkspec.networks(flags)
     found["HostConfig"] = {
         **_host(flags, mode),
@@ -66,10 +64,7 @@ def _body(flags: Flags, image: str, command: list[str]) -> dict[str, Any]:
 
 
 def _streams(flags: Flags) -> dict[str, bool]:
-    chosen = [name.lower() for name in flags["attach"]]
-    for name in chosen:
-        if name not in ("stdin", "stdout", "stderr"):
-            raise ValueError("valid streams are STDIN, STDOUT and STDERR")
+    chosen = flags.each("attach", _stream_name)
     everything = not chosen
     detached = "detach" in flags.names() and flags["detach"]
     stdin = not detached and (flags["interactive"] or "stdin" in chosen)
@@ -81,6 +76,12 @@ def _streams(flags: Flags) -> dict[str, bool]:
         "OpenStdin": flags["interactive"],
         "StdinOnce": flags["interactive"] and stdin,
     }
+
+
+def _stream_name(text: str) -> str:
+    if text.lower() not in ("stdin", "stdout", "stderr"):
+        raise ValueError("valid streams are STDIN, STDOUT and STDERR")
+    return text.lower()
 
 
 def _entrypoint(flags: Flags) -> list[str] | None:
@@ -128,9 +129,7 @@ def _lines(path: str, environ: bool = True) -> list[str]:
             raise ValueError(f"no variable name on line '{line}'")
         if any(blank in name for blank in " \t"):
             raise ValueError(f"variable '{name}' contains whitespaces")
-        if equals:
-            found.append(line)
-        elif not environ:
+        if equals or not environ:
             found.append(line)
         elif name in os.environ:
             found.append(f"{name}={os.environ[name]}")
@@ -153,7 +152,14 @@ def _ports(flags: Flags) -> tuple[dict[str, dict[str, str]], dict[str, list[dict
 
 
 def _health(flags: Flags) -> dict[str, Any]:
-    names = "health-cmd health-interval health-timeout health-start-period health-start-interval health-retries".split()
+    names = [
+        "health-cmd",
+        "health-interval",
+        "health-timeout",
+        "health-start-period",
+        "health-start-interval",
+        "health-retries",
+    ]
     given = [name for name in names if flags.changed(name)]
     if flags["no-healthcheck"]:
         if given:
@@ -184,13 +190,13 @@ def _host(flags: Flags, network_mode: str) -> dict[str, Any]:
         "AutoRemove": flags["rm"],
         "VolumeDriver": flags["volume-driver"],
         "VolumesFrom": flags["volumes-from"] or None,
-        "CapAdd": flags["cap-add"] or None,
-        "CapDrop": flags["cap-drop"] or None,
-        "CgroupnsMode": _namespace("cgroupns", flags["cgroupns"], ("", "private", "host")),
+        "CapAdd": _capabilities(flags["cap-add"]) or None,
+        "CapDrop": _capabilities(flags["cap-drop"]) or None,
+        "CgroupnsMode": _namespace("cgroupns", "CGROUP", flags["cgroupns"], ("", "private", "host")),
         "Dns": flags["dns"],
         "DnsOptions": [*flags["dns-opt"], *flags["dns-option"]],
         "DnsSearch": flags["dns-search"],
-        "ExtraHosts": [_extra_host(item) for item in flags["add-host"]] or None,
+        "ExtraHosts": flags.each("add-host", _extra_host) or None,
         "GroupAdd": flags["group-add"] or None,
         "IpcMode": flags["ipc"],
         "Links": flags["link"] or None,
@@ -199,8 +205,8 @@ def _host(flags: Flags, network_mode: str) -> dict[str, Any]:
         "Privileged": flags["privileged"],
         "PublishAllPorts": flags["publish-all"],
         "ReadonlyRootfs": flags["read-only"],
-        "UTSMode": _namespace("UTS", flags["uts"], ("", "host")),
-        "UsernsMode": _namespace("USER", flags["userns"], ("", "host")),
+        "UTSMode": _namespace("uts", "UTS", flags["uts"], ("", "host")),
+        "UsernsMode": _namespace("userns", "USER", flags["userns"], ("", "host")),
         "ShmSize": flags["shm-size"],
         "Isolation": flags["isolation"],
     }
@@ -214,12 +220,18 @@ def _host(flags: Flags, network_mode: str) -> dict[str, Any]:
     if flags["tmpfs"]:
         found["Tmpfs"] = mounts.tmpfs(flags["tmpfs"])
     if flags["mount"]:
-        found["Mounts"] = [mounts.mount(item) for item in flags["mount"]]
+        found["Mounts"] = flags.each("mount", mounts.mount)
     if flags.changed("init"):
         found["Init"] = flags["init"]
     if flags["runtime"]:
         found["Runtime"] = flags["runtime"]
     return found
+
+
+def _capabilities(names: list[str]) -> list[str]:
+    """Upper case, with the kernel's prefix, each once, in order of name."""
+    found = {name.strip().upper() for name in names}
+    return sorted(name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}" for name in found)
 
 
 def _log_options(flags: Flags) -> dict[str, str]:
@@ -228,11 +240,9 @@ def _log_options(flags: Flags) -> dict[str, str]:
     return values.key_values(flags["log-opt"])
 
 
-def _namespace(title: str, mode: str, allowed: tuple[str, ...]) -> str:
+def _namespace(flag: str, title: str, mode: str, allowed: tuple[str, ...]) -> str:
     if mode not in allowed:
-        raise ValueError(
-            f"--{title}: invalid {title} mode" if title.islower() else f"--{title.lower()}: invalid {title} mode"
-        )
+        raise ValueError(f"--{flag}: invalid {title} mode")
     return mode
 
 
@@ -240,7 +250,7 @@ def _extra_host(item: str) -> str:
     """`name:address` or `name=address`, as the API wants it; raises ValueError."""
     name, separator, address = item.partition("=") if "=" in item else item.partition(":")
     if not separator or not name:
-        raise ValueError(f'invalid argument "{item}" for "--add-host" flag: bad format for add-host: "{item}"')
+        raise ValueError(f'bad format for add-host: "{item}"')
     return f"{name}:{address.strip('[]')}"
 
 
@@ -263,7 +273,7 @@ def security_options(items: list[str]) -> list[str]:
     for item in items:
         name, separator, value = item.partition("=") if "=" in item else item.partition(":")
         if not separator and item != "no-new-privileges":
-            raise ValueError(f'invalid --security-opt: "{item}"')
+            raise ValueError(f'Invalid --security-opt: "{item}"')
         if name == "seccomp" and value not in ("unconfined", "builtin"):
             try:
                 with open(value) as file:

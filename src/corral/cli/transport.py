@@ -34,7 +34,7 @@ def quote(text: str, safe: str = "") -> str:
 def query_string(query: Mapping[str, Any]) -> str:
     """`?a=b&c=d`; None is left out, booleans are 1 and 0, a list repeats its name."""
     parts = []
-    for name, value in query.items():
+    for name, value in sorted(query.items()):
         for item in value if isinstance(value, list) else [value]:
             if item is None:
                 continue
@@ -346,7 +346,9 @@ def connect(endpoint: Endpoint) -> Any:
         return _connect_unix(endpoint, rest)
     if scheme in ("tcp", "http", "https"):
         return _connect_tcp(endpoint, rest, endpoint.tls)
-    raise CliError(f"cannot use {endpoint.host}: the client speaks unix:// and tcp://")
+    raise CliError(
+        f"Failed to initialize: unable to resolve docker endpoint: invalid bind address format: {endpoint.host}"
+    )
 
 
 def _connect_unix(endpoint: Endpoint, path: str) -> Any:

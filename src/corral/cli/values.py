@@ -72,10 +72,11 @@ def nano_cpus(text: str) -> int:
         whole_part, _, fraction = top.partition(".")
         if not (whole_part + fraction).isdigit() or not top.isascii():
             raise ValueError
-        numerator, denominator = int(whole_part + fraction) * 10**9, 10 ** len(fraction)
+        numerator = int(whole_part + fraction) * 10**9
+        denominator: int = 10 ** len(fraction)
         if slash:
             denominator *= int(bottom)
-        value, rest = divmod(numerator, denominator)
+        value, rest = numerator // denominator, numerator % denominator
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"failed to parse {text} as a rational number") from None
     if rest:

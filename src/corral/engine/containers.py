@@ -211,8 +211,9 @@ class Containers:
             self._index.release(new)
             raise
         self._index.release(old)
-        if live.has_process:
-            live.record.endpoints = list(await self._engine.networks.rename(live.id, new)) or live.record.endpoints
+        async with live.lock:
+            if live.has_process:
+                live.record.endpoints = list(await self._engine.networks.rename(live.id, new)) or live.record.endpoints
         self._engine.publish(live, "rename", oldName=f"/{old}")
 
     async def resize(self, ref: str, rows: int, columns: int) -> None:

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 from corral.config import ConfigError
-from corral.engine import copyup, defaults, devices, mounts, names, profiles, removal
+from corral.engine import copyup, defaults, devices, mounts, names, profiles, removal, unsupported
 from corral.engine.context import Engine
 from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import Container, MountPoint, insert
@@ -54,6 +54,8 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         init=engine.config.init,
     )
     defaults.check_host(host, cpus=engine.facts.cpus, log_drivers=LOG_DRIVERS)
+    endpoints = _networks(request, host)
+    unsupported.check(host, endpoints.values(), confining=engine.facts.confining)
     _check_against_host(engine, host)
     container_id = secrets.token_hex(32)
     shares_name = host.network_mode == "host" or host.network_mode.startswith("container:") or host.uts_mode == "host"
@@ -74,7 +76,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
             layers=image.chain_id or "",
             config=_config_of(request),
             host=host,
-            networks=_networks(request, host),
+            networks=endpoints,
             mounts=points,
             architecture=image.architecture,
         )
@@ -124,8 +126,6 @@ def _check_against_host(engine: Engine, host: HostConfig) -> None:
     for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
         if mode.startswith("container:") and engine.index.find(mode.partition(":")[2]) is None:
             raise NoSuchContainer(mode.partition(":")[2])
-    if host.device_requests:
-        raise defaults.InvalidConfig("could not select device driver: device requests are not supported yet")
     if host.volumes_from:
         for text in host.volumes_from:
             engine.index.get(text.partition(":")[0])
@@ -138,6 +138,7 @@ def _config_of(request: CreateRequest) -> ContainerConfig:
 
 def _networks(request: CreateRequest, host: HostConfig) -> dict[str, EndpointSettings]:
     asked = (request.networking_config.endpoints_config if request.networking_config else None) or {}
+    # Clients that were not told a network say "default".
     asked = {"bridge" if name == "default" else name: settings for name, settings in asked.items()}
     mode = host.network_mode
     if mode.startswith("container:"):

@@ -15,6 +15,7 @@ __all__ = ["InvalidConfig", "NameTaken", "apply_image", "check_config", "check_h
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _MINIMUM_MEMORY_BYTES = 6 << 20
 _DEFAULT_STOP_TIMEOUT_S = 10
+_CPU_MAX = 8191  # the kernel's NR_CPUS is at most 8192
 
 
 class InvalidConfig(InvalidParameter):
@@ -254,7 +255,8 @@ def cpu_list(text: str) -> set[int]:
     chosen: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+        numbers = first.isdecimal() and (last.isdecimal() or not dash)
+        if not numbers or not int(first) <= int(last if dash else first) <= _CPU_MAX:
             raise InvalidConfig(f"Invalid value {text} for cpuset cpus")
         chosen.update(range(int(first), int(last if dash else first) + 1))
     return chosen

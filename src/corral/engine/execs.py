@@ -151,7 +151,9 @@ class Execs:
             "env": found.env,
             "cwd": request.working_dir or record.config.working_dir or "/",
             "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
-            "noNewPrivileges": spec.security_options(host.security_opt or []).no_new_privileges,
+            "noNewPrivileges": spec.no_new_privileges(
+                spec.security_options(host.security_opt or []), self._engine.config.no_new_privileges
+            ),
         }
         return process
 
@@ -186,3 +188,6 @@ class Execs:
             found = self._execs.get(exec_id)
             if found is not None and found.running:
                 self.exited(exec_id, 137)
+            elif found is not None and not found.started:
+                del self._execs[exec_id]
+                live.exec_ids.remove(exec_id)

@@ -15,7 +15,7 @@ from corral.engine.context import Engine
 from corral.engine.execs import Execs
 from corral.engine.live import Live
 from corral.engine.record import save, timestamp
-from corral.engine.removal import remove_now
+from corral.engine.removal import StillRunning, remove_now
 from corral.engine.tasks import Listener, Task
 from corral.errors import CorralError
 
@@ -72,7 +72,8 @@ class Exits:
                 if live.task is task:
                     await self._settle(live, task, event)
             if live.record.host.auto_remove and live.record.state.status == "exited" and not live.kept:
-                await remove_now(self._engine, live, volumes=True)
+                with contextlib.suppress(StillRunning):  # somebody was quicker and started it again
+                    await remove_now(self._engine, live, volumes=True)
         except CorralError:
             _log.exception("cannot settle the exit of %s", live.id)
 
@@ -114,10 +115,9 @@ class Exits:
         self._execs.abandon_all(live)
         if live.health is not None:
             live.health.stop()
-        if record.endpoints:
-            await engine.networks.detach(record.id)
-            for endpoint in record.endpoints:
-                start.network_event(engine, endpoint.network_id, endpoint.network_name, record.id, "disconnect")
+        await engine.networks.detach(record.id)
+        for endpoint in record.endpoints:
+            start.network_event(engine, endpoint.network_id, endpoint.network_name, record.id, "disconnect")
         record.endpoints, record.ports = [], []
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(task.gone.wait(), 30)

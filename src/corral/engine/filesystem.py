@@ -52,8 +52,8 @@ class CannotMount(System):
 @contextlib.asynccontextmanager
 async def root(engine: Engine, live: Live) -> AsyncIterator[int]:
     """A descriptor of the container's root, its mounts included, for the time of the context."""
-    if live.has_process and live.record.state.pid:
-        fd = os.open(f"/proc/{live.record.state.pid}/root", os.O_PATH | os.O_DIRECTORY)
+    fd = _root_of(live)
+    if fd >= 0:
         try:
             yield fd
         finally:
@@ -61,6 +61,16 @@ async def root(engine: Engine, live: Live) -> AsyncIterator[int]:
         return
     async with live.lock, _held(engine, live, live.record.mounts) as fd:
         yield fd
+
+
+def _root_of(live: Live) -> int:
+    """A running container's root, or -1: it does not run, or has just ended and its exit is on its way to us."""
+    if not (live.has_process and live.record.state.pid):
+        return -1
+    try:
+        return os.open(f"/proc/{live.record.state.pid}/root", os.O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return -1
 
 
 @contextlib.asynccontextmanager

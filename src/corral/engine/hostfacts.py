@@ -21,4 +21,5 @@ class HostFacts:
     capabilities: tuple[str, ...]
     controllers: frozenset[str]
     swap_accounting: bool
+    confining: frozenset[str]  # security modules that the kernel enforces: apparmor, selinux
     devices: tuple[tuple[str, str, int, int, int, int, int], ...]  # path, type, major, minor, mode, uid, gid

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 import time
 from collections.abc import Callable
 
@@ -145,26 +147,21 @@ def time_ns(text: str) -> int:
         raise InvalidParameter(f"invalid time: {text}") from None
 
 
-def _duration_ns(text: str) -> int:
-    import re
+_UNITS_NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_PART = r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)"
 
-    units = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-    if not re.fullmatch(r"(\d+(\.\d+)?(ns|us|ms|s|m|h))+", text):
+
+def _duration_ns(text: str) -> int:
+    if not re.fullmatch(f"({_PART})+", text, re.ASCII):
         raise ValueError(text)
-    return sum(
-        int(float(number) * units[unit]) for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ns|us|ms|s|m|h)", text)
-    )
+    return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in re.findall(_PART, text, re.ASCII))
 
 
 def _rfc3339_ns(text: str) -> int:
-    import datetime
-
-    whole, dot, rest = text.partition(".")
-    digits = ""
-    if dot:
-        digits = "".join(character for character in rest[:9] if character.isdecimal())
-        whole += rest[len(digits) :]
-    found = datetime.datetime.fromisoformat(whole)
+    whole, _, rest = text.partition(".")
+    digits = re.match(r"[0-9]*", rest)
+    assert digits is not None
+    found = datetime.datetime.fromisoformat(whole + rest[digits.end() :])
     if found.tzinfo is None:
         found = found.astimezone()
-    return int(found.timestamp()) * 1_000_000_000 + int(digits.ljust(9, "0") or 0)
+    return int(found.timestamp()) * 1_000_000_000 + int(digits[0][:9].ljust(9, "0"))

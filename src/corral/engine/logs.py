@@ -190,7 +190,7 @@ class _Reader:
 
     def _render(self, block: bytes) -> bytes:
         wanted = self._wanted
-        entries = _decode_lines(block)
+        entries = _entries(block)
         if self._until:
             kept = [entry for entry in entries if entry.time <= self._until]
             self.past_until = len(kept) < len(entries)
@@ -220,6 +220,20 @@ class _Reader:
                 yield bytes((number, 0, 0, 0)) + len(data).to_bytes(4, "big")
             yield data
             start = end
+
+
+def _entries(block: bytes) -> list[_Entry]:
+    """The lines of a block; one that a crash of the machine has left half written is passed over."""
+    try:
+        return _decode_lines(block)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = []
+        for line in block.splitlines():
+            try:
+                found += _decode_lines(line)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+        return found
 
 
 def _tail_start(fd: int, lines: int) -> tuple[int, int]:

@@ -34,6 +34,7 @@ def look() -> HostFacts:
         capabilities=_bounding_set(),
         controllers=controllers,
         swap_accounting=version == 2 or os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"),
+        confining=_confining(),
         devices=_devices(),
     )
 
@@ -63,6 +64,15 @@ def _cgroups() -> tuple[int, frozenset[str]]:
     return 1, frozenset(
         mounted & {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"}
     )
+
+
+def _confining() -> frozenset[str]:
+    try:
+        with open("/sys/kernel/security/lsm") as file:
+            active = file.read().strip().split(",")
+    except OSError:  # securityfs is not mounted, so no profile can be loaded either
+        return frozenset()
+    return frozenset(active) & {"apparmor", "selinux"}
 
 
 def _bounding_set() -> tuple[str, ...]:

@@ -25,7 +25,8 @@ class Surroundings:
     """What a spec takes from outside the record.
 
     `joined` maps a namespace's name to the path of one to join, in place of a new one.  `seccomp_profile` is the
-    OCI form of a profile given by the user, `init_path` the host's init for --init.
+    OCI form of a profile given by the user (empty: no filter; None: the default one), `init_path` the host's init
+    for --init.
     """
 
     facts: HostFacts
@@ -41,6 +42,7 @@ class Surroundings:
     seccomp_profile: Mapping[str, Any] | None = None
     user_devices: Sequence[dict[str, Any]] = ()
     throttles: Mapping[str, Any] | None = None
+    no_new_privileges: bool = False
 
 
 def build(record: Container, around: Surroundings) -> Spec:
@@ -71,7 +73,7 @@ def build(record: Container, around: Surroundings) -> Spec:
 class SecurityOptions:
     """--security-opt, read."""
 
-    no_new_privileges: bool = False
+    no_new_privileges: bool | None = None  # None: as the daemon is configured
     seccomp: str = ""  # "" default, "unconfined", or a profile's JSON
     unmask: bool = False
     writable_cgroups: bool = False
@@ -100,6 +102,11 @@ def security_options(options: Sequence[str]) -> SecurityOptions:
         else:
             raise InvalidSecurityOption(f'invalid --security-opt 2: "{option}"')
     return SecurityOptions(**found)
+
+
+def no_new_privileges(options: SecurityOptions, configured: bool) -> bool:
+    """Whether the process may never gain privileges: as asked for, else as the daemon is configured."""
+    return configured if options.no_new_privileges is None else options.no_new_privileges
 
 
 def environment(record: Container) -> list[str]:
@@ -136,7 +143,7 @@ def _process(record: Container, around: Surroundings, caps: list[str], options: 
         "env": environment(record),
         "cwd": config.working_dir or "/",
         "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
-        "noNewPrivileges": options.no_new_privileges,
+        "noNewPrivileges": no_new_privileges(options, around.no_new_privileges),
         "oomScoreAdj": host.oom_score_adj,
         "rlimits": [
             {"type": f"RLIMIT_{name.upper()}", "soft": _limit(soft), "hard": _limit(hard)}
@@ -232,7 +239,8 @@ def _linux(record: Container, around: Surroundings, caps: list[str], options: Se
         linux["maskedPaths"] = []
         linux["readonlyPaths"] = []
     if around.seccomp_profile is not None:
-        linux["seccomp"] = dict(around.seccomp_profile)
+        if around.seccomp_profile:
+            linux["seccomp"] = dict(around.seccomp_profile)
     elif not host.privileged and options.seccomp != "unconfined":
         linux["seccomp"] = seccomp.default_filter(caps, around.facts.machine)
     if host.privileged:

@@ -105,12 +105,15 @@ def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
         seccomp_profile=_seccomp_profile(profile, host.privileged),
         user_devices=[] if host.privileged else devices.chosen(host),
         throttles=devices.throttles(host),
+        no_new_privileges=engine.config.no_new_privileges,
     )
 
 
 def _seccomp_profile(profile: str, privileged: bool) -> Mapping[str, Any] | None:
-    if privileged or profile in ("", "unconfined", "builtin"):
+    if privileged or profile in ("", "builtin"):
         return None
+    if profile == "unconfined":
+        return {}
     try:
         decoded = msgspec.json.decode(profile)
     except msgspec.DecodeError as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -65,6 +66,7 @@ class Task:
             raise ShimGone("cannot reach the shim: it has ended")
         number = next(self._numbers)
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        answer.add_done_callback(_seen)  # whoever asked may be gone by the time it is answered
         self._waiting[number] = answer
         self._send({"n": number, "verb": verb, **fields}, descriptors)
         return await answer
@@ -151,12 +153,18 @@ class Task:
             self._take({"event": "lost"})
 
 
+def _seen(answer: asyncio.Future[dict[str, Any]]) -> None:
+    if not answer.cancelled():
+        answer.exception()
+
+
 class Launcher:
     """The process that forks shims; started again should it ever end."""
 
     def __init__(self, seccomp: dict[str, Any]) -> None:
         """`seccomp` is the filter that most containers will have: it is compiled once, here."""
         self._seccomp = seccomp
+        self._descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # containers inherit it, not the daemon's
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -170,6 +178,7 @@ class Launcher:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=environment, cwd="/"
             )
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, self._descriptor_limit)
         self._control = ours
         frames.send(ours, {"seccomp": self._seccomp})
 

@@ -169,7 +169,6 @@ class Images:
             parsed = parsed.with_digest(parse_digest(tag)) if ":" in tag else parsed.with_tag(tag)
         parsed = parsed.tagged()
         wanted = parse_platform(platform, self.platform.architecture) if platform else self.platform
-        shown = str(parsed.digest or parsed.tag)
         say = relay(progress)
 
         def work() -> tuple[Descriptor, bool]:
@@ -179,7 +178,6 @@ class Images:
                 puller = Puller(
                     self.content, self.snapshots, crew, installer, installer.lease, self._flights, fields, say
                 )
-                say({"status": f"Pulling from {parsed.path}", "id": shown})
                 descriptor, new = puller.pull(parsed, wanted, platform is not None)
                 old = self.catalog.target(parsed.canonical)
                 self.catalog.point([parsed.canonical], descriptor)

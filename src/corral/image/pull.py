@@ -102,6 +102,8 @@ class Puller:
         """
         wanted = reference.digest or reference.tag or "latest"
         target = self._manifest(str(wanted), reference.digest)
+        # Not before: a client tells a refusal from a failure by whether anything came before it.
+        self._progress({"status": f"Pulling from {reference.path}", "id": str(wanted)})
         manifest_data, media_type = target, oci.media_type_of(target)
         digest = self._store(target)
         manifest_digest: str = digest

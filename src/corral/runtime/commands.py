@@ -184,10 +184,12 @@ def run(context: Context, flags: Flags) -> int:
         foreground.adopt_orphans()
     made, console = _make(context, flags, foreground=not detach)
     try:
-        made.start()
         if detach:
+            made.start()
             return 0
-        return foreground.wait(made.pid, console)
+        pidfd = foreground.pass_signals_on(made.pid)
+        made.start()
+        return foreground.wait(made.pid, pidfd, console)
     except BaseException:
         made.delete(force=True)
         raise
@@ -283,7 +285,7 @@ def execute(context: Context, flags: Flags) -> int:
         write_pid(flags.get("pid-file"), pid)
     if detach:
         return 0
-    return foreground.wait(pid, console)
+    return foreground.wait(pid, foreground.pass_signals_on(pid), console)
 
 
 def _exec_process(loaded: Container, flags: Flags) -> dict[str, Any]:

@@ -26,8 +26,8 @@ def adopt_orphans() -> None:
     credentials.prctl(credentials.PR_SET_CHILD_SUBREAPER, 1)
 
 
-def wait(pid: int, console: int) -> int:
-    """Until `pid` ends; its status as a shell would say it (128 + signal)."""
+def pass_signals_on(pid: int) -> int:
+    """From now on our signals go to `pid`; returns its pidfd.  To be called before the program can be heard of."""
     pidfd = os.pidfd_open(pid)
 
     def forward(number: int, frame: Any) -> None:
@@ -38,12 +38,19 @@ def wait(pid: int, console: int) -> int:
 
     for number in _FORWARDED:
         signal.signal(number, forward)
+    return pidfd
+
+
+def wait(pid: int, pidfd: int, console: int) -> int:
+    """Until `pid` ends; its status as a shell would say it (128 + signal).  Closes `pidfd`."""
     try:
         if console >= 0:
             _relay(pidfd, console)
         else:
             _poll([pidfd])
     finally:
+        for number in _FORWARDED:
+            signal.signal(number, signal.SIG_DFL)
         os.close(pidfd)
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)

@@ -57,7 +57,9 @@ def _become_shim(directory: str, connection: int) -> NoReturn:
         os.setsid()
         _name("corral-shim")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        shim.serve(directory, socket.socket(fileno=connection))
+        if os.path.isdir(directory):  # else the engine gave the start up before we came
+            os.chdir(directory)
+            shim.serve(socket.socket(fileno=connection))
         status = 0
     except BaseException:  # noqa: BLE001  nothing of the launcher may run in the child
         sys.excepthook(*sys.exc_info())

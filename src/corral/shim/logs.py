@@ -85,8 +85,18 @@ class JsonFile:
     def _append(self, stream: str, texts: list[str]) -> None:
         tail = f',"stream":"{stream}","time":"{_now()}"}}\n'
         block = "".join([f'{{"log":{_quote(text)}{tail}' for text in texts]).encode("utf-8", "replace")
-        if self._max_size > 0 and self._size + len(block) > self._max_size and self._size:
+        while self._max_size > 0 and self._size + len(block) > self._max_size:
+            cut = block.rfind(b"\n", 0, max(0, self._max_size - self._size)) + 1
+            if not cut and not self._size:
+                cut = block.find(b"\n") + 1  # one line that is larger than a file may be
+            self._write(block[:cut])
+            block = block[cut:]
+            if not block:
+                return
             self._rotate()
+        self._write(block)
+
+    def _write(self, block: bytes) -> None:
         try:
             _write_all(self._fd, block)
         except OSError:

@@ -414,10 +414,10 @@ class Shim:
             answer = {"n": message["n"], "failure": [failure.stage, failure.errno, failure.path, failure.detail]}
         except OSError as error:
             answer = {"n": message["n"], "failure": [verb, error.errno or 0, error.filename or "", ""]}
-        self._tell(answer)
         if "failure" in answer and verb in ("create", "start"):
-            self._discard()
-        elif verb == "start":
+            self._discard()  # before the engine hears of it and clears the folder
+        self._tell(answer)
+        if verb == "start":
             self._reap()  # it may have exited before it counted as started
 
     def _tell(self, message: dict[str, Any]) -> None:
@@ -436,9 +436,8 @@ _VERBS = {
 }
 
 
-def serve(directory: str, connection: socket.socket) -> None:
-    """Be the shim whose files are in `directory`, until its container has gone."""
-    os.chdir(directory)
+def serve(connection: socket.socket) -> None:
+    """Be the shim whose files are in the working directory, until its container has gone."""
     processes.set_child_subreaper()
     Shim(connection).run()
 

@@ -66,8 +66,6 @@ def read(body: bytes, kind: type[T]) -> T:
         raise InvalidBody("invalid JSON: exceeded max depth") from error
     except UnicodeDecodeError as error:
         raise InvalidBody("invalid JSON: not UTF-8") from error
-    except RecursionError as error:
-        raise InvalidBody("invalid JSON: exceeded max depth") from error
     return convert(raw, kind)
 
 

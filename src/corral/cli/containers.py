@@ -1,0 +1,184 @@
+"""Verbs on containers that are one request each: stop, restart, kill, rm, pause, rename, wait, port, top, diff."""
+
+from __future__ import annotations
+
+import sys
+
+from corral.cli.command import Command, Session
+from corral.cli.flags import Flag
+from corral.cli.problems import CliError, DaemonError
+
+_NAMES = "CONTAINER [CONTAINER...]"
+_SIGNAL = Flag("signal", "s", "string", "Signal to send")
+_TIMEOUT = Flag("timeout", "t", "int", "Seconds to wait before killing it; -1 for ever")
+_TIME = Flag("time", "", "int", "Seconds to wait before killing it", hidden=True)
+
+
+def _ending_query(session: Session) -> dict[str, object]:
+    flags = session.flags
+    timeout = next((flags[name] for name in ("timeout", "time") if flags.changed(name)), None)
+    return {"signal": flags["signal"] or None, "t": timeout}
+
+
+def _stop(session: Session) -> int:
+    query = _ending_query(session)
+    return session.each(session.arguments, lambda name: session.client.post(f"/containers/{name}/stop", query))
+
+
+def _restart(session: Session) -> int:
+    query = _ending_query(session)
+    return session.each(session.arguments, lambda name: session.client.post(f"/containers/{name}/restart", query))
+
+
+def _kill(session: Session) -> int:
+    query = {"signal": session.flags["signal"] or "KILL"}
+    return session.each(session.arguments, lambda name: session.client.post(f"/containers/{name}/kill", query))
+
+
+def _rm(session: Session) -> int:
+    flags = session.flags
+    query = {name: True for name, flag in (("v", "volumes"), ("link", "link"), ("force", "force")) if flags[flag]}
+
+    def remove(name: str) -> None:
+        name = name.strip("/") if name.strip("/") else name
+        if not name:
+            raise CliError("Container name cannot be empty")
+        try:
+            session.client.delete(f"/containers/{name}", query)
+        except CliError as error:
+            if not (flags["force"] and getattr(error, "code", 0) == 404):
+                raise
+            raise
+
+    return session.each(session.arguments, remove)
+
+
+def _pause(session: Session) -> int:
+    return session.each(session.arguments, lambda name: session.client.post(f"/containers/{name}/pause"))
+
+
+def _unpause(session: Session) -> int:
+    return session.each(session.arguments, lambda name: session.client.post(f"/containers/{name}/unpause"))
+
+
+def _rename(session: Session) -> int:
+    old, new = (name.strip() for name in session.arguments)
+    if not old or not new:
+        raise CliError("neither old nor new names may be empty")
+    try:
+        session.client.post(f"/containers/{old}/rename", {"name": new})
+    except DaemonError as error:
+        raise CliError(f"{error}\nError: failed to rename container named {old}") from None
+    return 0
+
+
+def _wait(session: Session) -> int:
+    def wait(name: str) -> None:
+        answer = session.client.post(f"/containers/{name}/wait")
+        error = (answer.get("Error") or {}).get("Message")
+        if error:
+            raise CliError(str(error))
+        print(answer["StatusCode"], flush=True)
+
+    return session.each(session.arguments, wait, echo=False)
+
+
+def _port(session: Session) -> int:
+    name = session.arguments[0]
+    found = session.client.get(f"/containers/{name}/json")
+    bindings = (found.get("NetworkSettings") or {}).get("Ports") or {}
+    if len(session.arguments) > 1:
+        wanted = session.arguments[1]
+        number, _, protocol = wanted.partition("/")
+        key = f"{number}/{protocol or 'tcp'}"
+        if not number.isdigit():
+            raise CliError(f'invalid port "{wanted}": it must be a number')
+        if not bindings.get(key):
+            raise CliError(f"Error: No public port '{wanted}' published for {name}")
+        lines = [_address(one) for one in bindings[key]]
+    else:
+        ordered = sorted(bindings, key=lambda key: (int(key.partition("/")[0]), key))
+        lines = [f"{key} -> {_address(one)}" for key in ordered for one in bindings[key] or ()]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 0
+
+
+def _address(binding: dict[str, str]) -> str:
+    address = binding.get("HostIp", "")
+    return f"[{address}]:{binding['HostPort']}" if ":" in address else f"{address}:{binding['HostPort']}"
+
+
+def _top(session: Session) -> int:
+    name, words = session.arguments[0], session.arguments[1:]
+    query = {"ps_args": " ".join(words) or None}
+    found = session.client.get(f"/containers/{name}/top", query)
+    rows = [found["Titles"], *found["Processes"]]
+    widths = [max(20, 3 + max(len(row[index]) for row in rows)) for index in range(len(found["Titles"]))]
+    for row in rows:
+        padded = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        sys.stdout.write("".join(padded) + row[-1] + "\n")
+    return 0
+
+
+_KINDS = {0: "C", 1: "A", 2: "D"}
+
+
+def _diff(session: Session) -> int:
+    found = session.client.get(f"/containers/{session.arguments[0]}/changes") or []
+    sys.stdout.write("".join(f"{_KINDS[one['Kind']]} {one['Path']}\n" for one in found))
+    return 0
+
+
+def _simple(run: object, summary: str, name: str, flags: tuple[Flag, ...] = ()) -> Command:
+    usage = ("[OPTIONS] " if flags else "") + _NAMES
+    return Command(run, summary, usage, flags, 1, None, f"container {name}, {name}")  # type: ignore[arg-type]
+
+
+STOP = _simple(_stop, "Stop running containers: the stop signal, then SIGKILL", "stop", (_SIGNAL, _TIMEOUT, _TIME))
+RESTART = _simple(_restart, "Stop containers and start them again", "restart", (_SIGNAL, _TIMEOUT, _TIME))
+KILL = _simple(_kill, "Send a signal to running containers", "kill", (Flag("signal", "s", "string", "Signal (KILL)"),))
+RM = Command(
+    _rm,
+    "Remove containers",
+    f"[OPTIONS] {_NAMES}",
+    (
+        Flag("force", "f", "bool", "Kill it first if it runs"),
+        Flag("link", "l", "bool", "Remove the link of this name"),
+        Flag("volumes", "v", "bool", "Remove its anonymous volumes, too"),
+    ),
+    least=1,
+    most=None,
+    aliases="container rm, container remove, rm",
+)
+PAUSE = _simple(_pause, "Freeze every process of containers", "pause")
+UNPAUSE = _simple(_unpause, "Let the processes of containers run on", "unpause")
+RENAME = Command(_rename, "Give a container another name", "CONTAINER NEW_NAME", (), 2, 2, "container rename, rename")
+WAIT = _simple(_wait, "Wait until containers stop and print their exit statuses", "wait")
+PORT = Command(
+    _port,
+    "Show the published ports of a container",
+    "CONTAINER [PRIVATE_PORT[/PROTO]]",
+    (),
+    least=1,
+    most=2,
+    aliases="container port, port",
+)
+TOP = Command(
+    _top,
+    "Show the processes of a container, as ps shows them",
+    "CONTAINER [ps OPTIONS]",
+    (),
+    least=1,
+    most=None,
+    aliases="container top, top",
+    interspersed=False,
+)
+DIFF = Command(
+    _diff,
+    "Show what changed in a container's files: A added, C changed, D deleted",
+    "CONTAINER",
+    (),
+    least=1,
+    most=1,
+    aliases="container diff, diff",
+)

@@ -1,0 +1,181 @@
+"""`corral stats`: what containers use, drawn anew every second."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from corral.cli import table
+from corral.cli.command import Command, Session, error_line
+from corral.cli.flags import Flag
+from corral.cli.listing import FORMAT, SHORT_ID, configured_format
+from corral.cli.problems import CliError, DaemonError
+from corral.cli.units import binary_size, human_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+_COLUMNS = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs")
+_TITLES = {
+    "Container": "CONTAINER", "ID": "CONTAINER ID", "Name": "NAME", "CPUPerc": "CPU %",
+    "MemUsage": "MEM USAGE / LIMIT", "MemPerc": "MEM %", "NetIO": "NET I/O", "BlockIO": "BLOCK I/O", "PIDs": "PIDS",
+}  # fmt: skip
+_CLEAR = "\x1b[H\x1b[J"
+_INTERVAL_S = 0.5
+
+
+def _stats(session: Session) -> int:
+    flags, names = session.flags, session.arguments
+    if not names:
+        query = {"all": flags["all"] or None}
+        names = [str(one["Id"])[:SHORT_ID] for one in session.client.get("/containers/json", query)]
+    format_ = configured_format(session, "statsFormat")
+    if flags["no-stream"]:
+        return _once(session, names, format_)
+    return _live(session, names, format_)
+
+
+def _fetch(session: Session, name: str) -> Mapping[str, Any]:
+    from corral.cli.transport import Client
+
+    found: Mapping[str, Any] = Client(session.globals.endpoint()).get(f"/containers/{name}/stats", {"stream": False})
+    return found
+
+
+def _once(session: Session, names: list[str], format_: str) -> int:
+    """Every container at the same time: the daemon takes a second for each, as the CPU is a difference."""
+    found: dict[str, Mapping[str, Any]] = {}
+    problems: list[str] = []
+
+    def fetch(name: str) -> None:
+        try:
+            found[name] = _fetch(session, name)
+        except CliError as error:
+            problems.append(str(error))
+
+    threads = [threading.Thread(target=fetch, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rows = [row(name, found[name], session.flags["no-trunc"]) for name in names if name in found]
+    if rows or not problems:
+        table.show(rows, _COLUMNS, _TITLES, format_)
+    for problem in problems:
+        error_line(problem)
+    return 1 if problems else 0
+
+
+def _live(session: Session, names: list[str], format_: str) -> int:
+    from corral.cli.transport import Client
+
+    latest: dict[str, Mapping[str, Any]] = {}
+    problems: list[str] = []
+    changed = threading.Event()
+
+    def follow(name: str) -> None:
+        try:
+            client = Client(session.globals.endpoint())
+            for record in client.request("GET", f"/containers/{name}/stats", {"stream": True}).records():
+                latest[name] = record
+                changed.set()
+        except CliError as error:
+            if isinstance(error, DaemonError):
+                problems.append(str(error))
+        latest.pop(name, None)
+        changed.set()
+
+    threads = [threading.Thread(target=follow, args=(name,), daemon=True) for name in names]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        changed.wait()
+        changed.clear()
+        rows = [row(name, latest[name], session.flags["no-trunc"]) for name in names if name in latest]
+        if sys.stdout.isatty():
+            sys.stdout.write(_CLEAR)
+        table.show(rows, _COLUMNS, _TITLES, format_)
+        sys.stdout.flush()
+        _pause(threads)
+    if problems:
+        raise CliError("\n".join(problems))
+    return 0
+
+
+def _pause(threads: list[threading.Thread]) -> None:
+    """Half a second, less if everything has ended: many containers report at about the same moment."""
+    for thread in threads:
+        if thread.is_alive():
+            thread.join(_INTERVAL_S)
+            return
+
+
+def row(name: str, one: Mapping[str, Any], full: bool) -> dict[str, Any]:
+    """The fields of a container's record."""
+    memory = one.get("memory_stats") or {}
+    used, limit = _memory(memory), float(memory.get("limit") or 0)
+    received = sum(float(each["rx_bytes"]) for each in (one.get("networks") or {}).values())
+    sent = sum(float(each["tx_bytes"]) for each in (one.get("networks") or {}).values())
+    read, written = _blocks(one)
+    identity = str(one.get("id") or "")
+    return {
+        "Container": name,
+        "ID": identity if full else identity[:SHORT_ID],
+        "Name": str(one.get("name") or "").removeprefix("/"),
+        "CPUPerc": f"{_cpu(one):.2f}%",
+        "MemUsage": f"{binary_size(used)} / {binary_size(limit)}",
+        "MemPerc": f"{used / limit * 100 if limit else 0:.2f}%",
+        "NetIO": f"{human_size(received, 3)} / {human_size(sent, 3)}",
+        "BlockIO": f"{human_size(read, 3)} / {human_size(written, 3)}",
+        "PIDs": str((one.get("pids_stats") or {}).get("current") or 0),
+    }
+
+
+def _memory(memory: Mapping[str, Any]) -> float:
+    """Usage without the page cache that can be dropped: cgroup v1 and v2 name it differently."""
+    used, detail = float(memory.get("usage") or 0), memory.get("stats") or {}
+    for name in ("total_inactive_file", "inactive_file"):
+        cache = detail.get(name)
+        if cache is not None and cache < used:
+            return used - float(cache)
+    return used
+
+
+def _cpu(one: Mapping[str, Any]) -> float:
+    """CPU time in percent of one CPU, between this record and the one before."""
+    now, before = one.get("cpu_stats") or {}, one.get("precpu_stats") or {}
+    used = _at(now, "cpu_usage", "total_usage") - _at(before, "cpu_usage", "total_usage")
+    passed = float(now.get("system_cpu_usage") or 0) - float(before.get("system_cpu_usage") or 0)
+    cpus = float(now.get("online_cpus") or len((now.get("cpu_usage") or {}).get("percpu_usage") or ()))
+    return used / passed * cpus * 100 if used > 0 and passed > 0 else 0.0
+
+
+def _at(record: Mapping[str, Any], first: str, second: str) -> float:
+    return float((record.get(first) or {}).get(second) or 0)
+
+
+def _blocks(one: Mapping[str, Any]) -> tuple[float, float]:
+    read = written = 0.0
+    for entry in (one.get("blkio_stats") or {}).get("io_service_bytes_recursive") or ():
+        if entry["op"][:1].lower() == "r":
+            read += entry["value"]
+        elif entry["op"][:1].lower() == "w":
+            written += entry["value"]
+    return read, written
+
+
+STATS = Command(
+    _stats,
+    "Show what containers use, live",
+    "[OPTIONS] [CONTAINER...]",
+    (
+        Flag("all", "a", "bool", "Show those that do not run, too"),
+        FORMAT,
+        Flag("no-stream", "", "bool", "Show it once and end"),
+        Flag("no-trunc", "", "bool", "Show ids in full"),
+    ),
+    most=None,
+    aliases="container stats, stats",
+)

@@ -1,0 +1,127 @@
+"""Lists as tables, by template or as JSON, in Docker's layout; and the units that they show."""
+
+from __future__ import annotations
+
+import sys
+
+from corral.cli import jsontext
+from corral.cli.units import human_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+__all__ = ["ago", "ellipsis", "human_duration", "human_size", "local_time", "quoted", "show", "text_table"]
+
+_MINIMUM_WIDTH = 10
+_PADDING = 3
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell and three blanks, at least ten; the last one is not padded."""
+    widths = [
+        max(_MINIMUM_WIDTH, _PADDING + max(len(row[index]) for row in rows if index < len(row)))
+        for index in range(max((len(row) for row in rows), default=0))
+    ]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        lines.append("".join(cells) + (row[-1] if row else "") + "\n")
+    return "".join(lines)
+
+
+def show(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    titles: Mapping[str, str],
+    format_: str = "",
+) -> None:
+    """Print rows: `columns` as a table without a format, or by the user's; `titles` are the headings of every field."""
+    if format_ in ("", "table"):
+        table = [[titles[name] for name in columns], *([_cell(row[name]) for name in columns] for row in rows)]
+        sys.stdout.write(text_table(table))
+        return
+    if format_ == "json":
+        for row in rows:
+            sys.stdout.write(_html_safe(jsontext.dumps(dict(sorted(row.items())))) + "\n")
+        return
+    from corral.cli.problems import CliError
+    from corral.cli.template import Template, TemplateError
+
+    is_table = format_.startswith("table")
+    text = format_[len("table") :].strip() if is_table else format_
+    text = text.replace("\\t", "\t").replace("\\n", "\n")
+    try:
+        template = Template(text)
+    except TemplateError as error:
+        raise CliError(f"failed to parse template: {error.detail}") from None
+    try:
+        lines = [template.render(dict(sorted(row.items()))) for row in rows]
+    except TemplateError as error:
+        raise CliError(f"failed to execute template: {error.detail}") from None
+    if is_table:
+        lines = [template.render(dict(titles)), *lines]
+        cells = [line.split("\t") for whole in lines for line in whole.split("\n")]
+        sys.stdout.write(text_table(cells))
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _html_safe(text: str) -> str:
+    """The characters that Go's encoder escapes in whole records."""
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _cell(value: Any) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def ellipsis(text: str, width: int) -> str:
+    """At most `width` characters, the last one an ellipsis if something was cut."""
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def quoted(text: str) -> str:
+    """In double quotes, as Go quotes."""
+    return jsontext.dumps(text).replace("\\u007f", "\\x7f")
+
+
+def human_duration(seconds: float) -> str:
+    """`5 minutes`, `About an hour`: as Docker rounds."""
+    whole = int(seconds)
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    minutes = whole // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{hours // 24 // 365} years"
+
+
+def ago(seconds: float) -> str:
+    """`5 minutes ago`."""
+    return human_duration(seconds) + " ago"
+
+
+def local_time(seconds: int) -> str:
+    """`2026-11-23 21:27:26 +0000 UTC`."""
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))

@@ -1,0 +1,62 @@
+"""What a create request may say in Docker's API and this engine cannot do: refused, so that nobody relies on it.
+
+`docs/compatibility.md` tells users the same; a field that is neither refused here nor used anywhere belongs in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from corral.errors import Unsupported
+from corral.wire.containers import EndpointSettings, HostConfig
+
+# Options of the json-file log driver that Docker has besides max-size and max-file, with the values that ask nothing.
+_LOG_OPTIONS = {
+    "mode": ("blocking",),
+    "compress": ("false", "0"),
+    "labels": ("",),
+    "labels-regex": ("",),
+    "env": ("",),
+    "env-regex": ("",),
+    "tag": ("",),
+    "max-buffer-size": (),
+}
+
+
+class NotSupported(Unsupported):
+    """A part of a request that this engine cannot fulfil."""
+
+
+def check(host: HostConfig, networks: Iterable[EndpointSettings], *, confining: frozenset[str]) -> None:
+    """Raise NotSupported for what would otherwise be ignored; `confining` are security modules this kernel enforces."""
+    if host.storage_opt:
+        raise NotSupported("--storage-opt is not supported: overlay snapshots have no size limit of their own yet")
+    if host.device_requests:
+        raise NotSupported("could not select device driver: device requests are not supported yet")
+    if host.cgroup:
+        raise NotSupported("joining the cgroup of another container is not supported")
+    for settings in networks:
+        if settings.ipam_config is not None and settings.ipam_config.link_local_ips:
+            raise NotSupported("link-local addresses of an endpoint are not supported")
+    _check_log(host)
+    _check_labels(host.security_opt or (), confining)
+
+
+def _check_log(host: HostConfig) -> None:
+    log = host.log_config
+    if log.type == "none":
+        return
+    for name, value in (log.config or {}).items():
+        if name in _LOG_OPTIONS and value not in _LOG_OPTIONS[name]:
+            raise NotSupported(f"log opt '{name}' is not supported yet by the {log.type} log driver")
+
+
+def _check_labels(options: Iterable[str], confining: frozenset[str]) -> None:
+    """A profile or label asked for by name is an error where the kernel would enforce it and we do not set it."""
+    for option in options:
+        key, _, value = option.replace(":", "=", 1).partition("=")
+        module = {"apparmor": "apparmor", "label": "selinux"}.get(key)
+        if module in confining and value not in ("unconfined", "disable"):
+            raise NotSupported(
+                f"security option {option} is not supported: containers are not confined by {module} yet"
+            )
