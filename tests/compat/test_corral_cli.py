@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def running(daemon: Daemon) -> Iterator[Daemon]:
     """The daemon, with containers `cli-one` (runs), `cli-two` (has ended) and a volume."""
     daemon.output(
