@@ -6,6 +6,7 @@ import ast
 import importlib
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import corral
 from corral import errors
 from corral.api import statuses
+from corral.api.routes import ROUTES
 
 SOURCE = Path(corral.__file__).parent
 KINDS = set(errors.CorralError.__subclasses__())
@@ -83,3 +85,76 @@ def test_the_daemon_has_no_heavy_imports_that_it_does_not_need() -> None:
     environment = {**os.environ, "PYTHONPATH": str(SOURCE.parent)}
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert sorted({"http.client", "requests", "unittest", "doctest", "xml", "yaml"} & set(run.stdout.split())) == []
+
+
+# How each operation is exercised: a pattern that must be found in the tests that talk to a real daemon.
+EXERCISED = {
+    "GET /_ping": '"/_ping"',
+    "HEAD /_ping": '"HEAD", "/_ping"',
+    "GET /version": "/version",
+    "GET /info": '"info"|/info',
+    "GET /events": '"events"|/events',
+    "GET /system/df": "/system/df",
+    "GET /containers/json": '"ps"|/containers/json',
+    "POST /containers/create": '"create"',
+    "POST /containers/prune": '"prune"|containers.prune',
+    "GET /containers/{name}/json": '"inspect"|engine.inspect',
+    "GET /containers/{name}/top": '"top"',
+    "GET /containers/{name}/logs": '"logs"',
+    "GET /containers/{name}/changes": '"diff"',
+    "GET /containers/{name}/export": '"export"',
+    "GET /containers/{name}/stats": "/stats",
+    "GET /containers/{name}/archive": '"cp", f"{container}:',
+    "HEAD /containers/{name}/archive": '"cp", f"{container}:',
+    "PUT /containers/{name}/archive": '"PUT", f"/containers/{container}/archive',
+    "POST /containers/{name}/start": '"start"',
+    "POST /containers/{name}/stop": '"stop"',
+    "POST /containers/{name}/restart": '"restart"',
+    "POST /containers/{name}/kill": '"kill"',
+    "POST /containers/{name}/pause": '"pause"',
+    "POST /containers/{name}/unpause": '"unpause"',
+    "POST /containers/{name}/rename": '"rename"',
+    "POST /containers/{name}/update": '"update"',
+    "POST /containers/{name}/wait": '"wait"',
+    "POST /containers/{name}/resize": "TIOCSWINSZ|resize",
+    "POST /containers/{name}/attach": '"attach"',
+    "DELETE /containers/{name}": '"rm"',
+    "POST /containers/{name}/exec": '"exec"',
+    "POST /exec/{id}/start": '"exec"',
+    "POST /exec/{id}/resize": "TIOCSWINSZ|resize",
+    "GET /exec/{id}/json": "/exec/.*/json",
+    "GET /images/json": "/images/json",
+    "POST /images/load": '"load"',
+    "POST /images/create": '"pull"',
+    "POST /images/prune": '"image", "prune"',
+    "GET /images/get": '"save"',
+    "GET /images/{name*}/get": '"save"',
+    "GET /images/{name*}/json": '"image", "inspect"',
+    "GET /images/{name*}/history": '"history"',
+    "POST /images/{name*}/push": '"push"',
+    "POST /images/{name*}/tag": '"tag"',
+    "DELETE /images/{name*}": '"rmi"',
+    "POST /commit": '"commit"',
+    "GET /networks": '"network", "ls"|/networks',
+    "POST /networks/create": '"network", "create"',
+    "POST /networks/prune": '"network", "prune"',
+    "GET /networks/{name}": "/networks/",
+    "POST /networks/{name}/connect": '"network", "connect"',
+    "POST /networks/{name}/disconnect": '"network", "disconnect"',
+    "DELETE /networks/{name}": '"network", "rm"',
+    "GET /volumes": '"volume", "ls"|/volumes',
+    "POST /volumes/create": '"volume", "create"',
+    "POST /volumes/prune": '"volume", "prune"',
+    "GET /volumes/{name}": '"volume", "inspect"|/volumes/',
+    "DELETE /volumes/{name}": '"volume", "rm"',
+}
+SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")  # all answered by one function
+
+
+def test_every_operation_is_exercised_against_a_real_daemon() -> None:
+    folder = Path(__file__).parents[1]
+    text = "".join(path.read_text() for kind in ("compat", "integration") for path in (folder / kind).glob("*.py"))
+    offered = {f"{route.method} {route.pattern}" for route in ROUTES if route.pattern[1:] not in SWARM}
+    assert offered - EXERCISED.keys() == set(), "name a test of it"
+    assert EXERCISED.keys() - offered == set()
+    assert [operation for operation, pattern in EXERCISED.items() if not re.search(pattern, text)] == []

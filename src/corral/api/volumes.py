@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from corral.api import http
@@ -97,16 +98,20 @@ async def prune(services: Services, request: Request) -> Answer:
     matching.check_names(filters, ("all", "label", "label!"))
     everything = matching.boolean(filters, "all") is True or request.version < (1, 42)
     engine = services.engine
-    deleted = []
+    deleted, freed = [], 0
     for volume in engine.volumes.all():
         kept = engine.users_of_volume(volume.name) or not (everything or volume.anonymous)
         if kept or not matching.match_labels(filters.get("label", ()), volume.labels):
             continue
         if filters.get("label!") and matching.match_labels(filters["label!"], volume.labels):
             continue
+        size = (await asyncio.to_thread(disk_usage, engine.volumes.folder(volume.name))).bytes
         try:
             await engine.volumes.remove(volume.name, engine.users_of_volume(volume.name))
         except (Conflict, NotFound):
             continue
         deleted.append(volume.name)
-    return http.json({"VolumesDeleted": deleted, "SpaceReclaimed": 0})
+        freed += size
+        engine.events.publish("volume", "destroy", volume.name, {"driver": "local"})
+    engine.events.publish("volume", "prune", "", {"reclaimed": str(freed)})
+    return http.json({"VolumesDeleted": deleted, "SpaceReclaimed": freed})

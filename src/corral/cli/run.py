@@ -33,7 +33,7 @@ def start_status(text: str) -> int:
 
 def create(session: Session, body: dict[str, Any]) -> str:
     """Create the container, pulling its image if it must; answers the id."""
-    flags, client = session.flags, session.client
+    flags = session.flags
     cidfile = flags["cidfile"]
     if cidfile:
         _reserve(cidfile)

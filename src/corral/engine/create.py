@@ -17,6 +17,7 @@ from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import Container, MountPoint, insert
 from corral.errors import InvalidParameter, NotFound
 from corral.oci.digest import ChainID
+from corral.volume.volumes import ANONYMOUS
 from corral.wire.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig, LogConfig
 
 LOG_DRIVERS = ("json-file", "none")
@@ -154,6 +155,8 @@ async def _mount_points(engine: Engine, request: CreateRequest, host: HostConfig
 
     def volume_of(name: str, driver: str, options: dict[str, str], labels: dict[str, str]) -> tuple[str, str]:
         chosen = name or mounts.anonymous_name()
+        if not name:
+            labels = {**labels, ANONYMOUS: ""}
         pending.append((chosen, driver, options, labels))
         return chosen, engine.volumes.folder(chosen)
 

@@ -34,7 +34,7 @@ def points(config: ContainerConfig, host: HostConfig, volume_of: VolumeOf) -> li
     for path in config.volumes or {}:
         target = _target(path)
         if target not in found:
-            name, folder = volume_of("", host.volume_driver, {}, {"com.docker.volume.anonymous": ""})
+            name, folder = volume_of("", host.volume_driver, {}, {})
             found[target] = MountPoint("volume", folder, target, name=name, driver="local")
     return list(found.values())
 
@@ -74,7 +74,7 @@ def _from_bind(text: str, volume_of: VolumeOf, driver: str) -> MountPoint:
     parts = text.split(":")
     if len(parts) == 1:
         target = _target(text)
-        name, folder = volume_of("", driver, {}, {"com.docker.volume.anonymous": ""})
+        name, folder = volume_of("", driver, {}, {})
         return MountPoint("volume", folder, target, name=name, driver="local")
     if len(parts) > 3 or not parts[0] or not parts[1]:
         raise InvalidMount(f"invalid volume specification: '{text}'")

@@ -51,10 +51,7 @@ async def _remove_anonymous_volumes(engine: Engine, live: Live) -> None:
         if point.type != "volume":
             continue
         with contextlib.suppress(NotFound, Conflict):
-            if (
-                engine.volumes.get(point.name).anonymous
-                or "com.docker.volume.anonymous" in engine.volumes.get(point.name).labels
-            ):
+            if engine.volumes.get(point.name).anonymous:
                 await engine.volumes.remove(point.name, engine.users_of_volume(point.name))
                 engine.events.publish("volume", "destroy", point.name, {"driver": "local"})
         await asyncio.sleep(0)

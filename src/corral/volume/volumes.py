@@ -17,6 +17,7 @@ import msgspec
 from corral.errors import Conflict, InvalidParameter, NotFound
 from corral.store.db import Database
 
+ANONYMOUS = "com.docker.volume.anonymous"  # the label that says so
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
@@ -52,7 +53,11 @@ class Volume(msgspec.Struct):
     created: str
     labels: dict[str, str]
     options: dict[str, str]
-    anonymous: bool = False
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether nobody named it, so that it goes with its container or with a prune."""
+        return ANONYMOUS in self.labels
 
 
 _encoder = msgspec.json.Encoder()
@@ -90,7 +95,8 @@ class Volumes:
         """The volume called `name` ("" for a new name), and whether it is new."""
         if driver not in ("", "local"):
             raise UnknownVolumeDriver(driver)
-        anonymous = not name
+        if not name:
+            labels = {**labels, ANONYMOUS: ""}
         name = name or secrets.token_hex(32)
         if not _NAME.fullmatch(name):
             raise InvalidVolume(
@@ -103,7 +109,7 @@ class Volumes:
         if name in self._volumes:
             return self._volumes[name], False
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        volume = Volume(name, created, labels, options, anonymous)
+        volume = Volume(name, created, labels, options)
         os.makedirs(self.folder(name), mode=0o755, exist_ok=True)
         self._volumes[name] = volume
         statement = ("INSERT INTO volume (name, record) VALUES (?, ?)", (name, _encoder.encode(volume)))

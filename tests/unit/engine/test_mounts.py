@@ -54,7 +54,7 @@ def test_named_and_anonymous_volumes() -> None:
     assert one("data:/b") == MountPoint("volume", "/volumes/data/_data", "/b", "z", name="data", driver="local")
     assert one("data:/b:nocopy").options == ("nocopy",)
     assert one("/b").name == "anonymous"
-    assert made[-1] == ("", "", {}, {"com.docker.volume.anonymous": ""})
+    assert made[-1] == ("", "", {}, {})
     (point,) = found(volumes={"/v": {}})
     assert (point.type, point.destination) == ("volume", "/v")
 
