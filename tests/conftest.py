@@ -59,7 +59,7 @@ def new_daemon() -> Iterator[Callable[..., Daemon]]:
     if os.geteuid() != 0:
         pytest.skip("corrald needs root")
     with contextlib.ExitStack() as stack:
-        yield lambda *flags: stack.enter_context(running_daemon(*flags))
+        yield lambda *flags, **more: stack.enter_context(running_daemon(*flags, **more))
 
 
 @pytest.fixture

@@ -45,20 +45,25 @@ def _asked(engine: Recorder, program: str, words: list[str]) -> list[object]:
 
 _RUN = """
 run image
-run -d --name web -p 8080:80 -p 127.0.0.1::90/udp -p 9000-9002:90-92 -p [::1]:5:5 --expose 7-9 --expose 53/udp image cmd -x y
+run -d --name web -p 8080:80 -p 127.0.0.1::90/udp -p 9000-9002:90-92 -p [::1]:5:5 --expose 7-9 \
+--expose 53/udp image cmd -x y
 run -p 80 -P -p target=81,published=8181,protocol=tcp image
 run --rm -i image sh -c "echo hi"
 run -e A=b -e PASSED_ON -e ABSENT -e C= --label x=y -l z image
 run -v /a:/b -v vol:/c:ro -v /anonymous --tmpfs /t:size=1m,mode=700 --tmpfs /u image
-run --mount type=bind,src=/a,dst=/b,readonly,bind-propagation=rslave --mount type=volume,src=v,dst=/v,volume-nocopy image
-run --mount type=tmpfs,dst=/t,tmpfs-size=64m,tmpfs-mode=1770 --mount type=volume,dst=/x,volume-driver=d,volume-opt=a=b image
-run --mount type=volume,src=v,dst=/v,volume-label=a=b,volume-subpath=s --mount type=bind,src=/a,dst=/b,bind-recursive=disabled image
+run --mount type=bind,src=/a,dst=/b,readonly,bind-propagation=rslave --mount \
+type=volume,src=v,dst=/v,volume-nocopy image
+run --mount type=tmpfs,dst=/t,tmpfs-size=64m,tmpfs-mode=1770 --mount \
+type=volume,dst=/x,volume-driver=d,volume-opt=a=b image
+run --mount type=volume,src=v,dst=/v,volume-label=a=b,volume-subpath=s --mount \
+type=bind,src=/a,dst=/b,bind-recursive=disabled image
 run -m 64m --memory-swap -1 --memory-reservation 32m --memory-swappiness 5 --oom-kill-disable image
 run --cpus 1.5 --cpuset-cpus 0-1 --cpuset-mems 0 -c 512 image
 run --cpu-period 1000 --cpu-quota 500 --pids-limit 10 --blkio-weight 100 --blkio-weight-device /dev/sda:200 image
 run --device /dev/null --device /dev/zero:/dev/x:r --device-cgroup-rule "c 1:3 rwm" --device-read-bps /dev/sda:1mb image
 run --device-write-iops /dev/sda:10 --ulimit nofile=10:20 --ulimit core=-1 --ulimit nproc=5 image
-run --cap-add NET_ADMIN --cap-drop ALL --privileged --security-opt no-new-privileges --security-opt seccomp=unconfined image
+run --cap-add NET_ADMIN --cap-drop ALL --privileged --security-opt no-new-privileges --security-opt \
+seccomp=unconfined image
 run --security-opt systempaths=unconfined --security-opt label=disable image
 run -w /w -u 1:2 --group-add 5 --hostname h --domainname d --entrypoint e image c
 run --entrypoint "" image
@@ -72,10 +77,12 @@ run --network container:other image
 run --network net --ip 10.0.0.5 --network-alias a --network-alias b --link x:y --mac-address 02:42:ac:11:00:02 image
 run --network name=net,alias=one,ip=10.0.0.6,driver-opt=a=b --network second image
 run --link x image
-run --add-host a:1.2.3.4 --add-host b=::1 --add-host c:host-gateway --dns 1.1.1.1 --dns-option ndots:1 --dns-search x image
+run --add-host a:1.2.3.4 --add-host b=::1 --add-host c:host-gateway --dns 1.1.1.1 --dns-option \
+ndots:1 --dns-search x image
 run --log-driver json-file --log-opt max-size=1m --log-opt max-file=2 image
 run --pid host --ipc host --uts host --userns host --cgroupns private --cgroup-parent /x image
-run --shm-size 128m --sysctl net.core.somaxconn=5 --annotation a=b --runtime crun --storage-opt size=1G --isolation default image
+run --shm-size 128m --sysctl net.core.somaxconn=5 --annotation a=b --runtime crun --storage-opt \
+size=1G --isolation default image
 run --gpus all image
 run --gpus "device=0,1" image
 run --volumes-from a:ro --volume-driver d --oom-score-adj 5 --kernel-memory 64m image
@@ -107,7 +114,8 @@ tag a b:c
 history x
 image inspect reg:5000/a/b:c
 inspect --type container -s x
-network create --subnet 10.1.0.0/16 --gateway 10.1.0.1 --ip-range 10.1.2.0/24 --aux-address a=10.1.0.9 -o a=b --label l=m --internal n
+network create --subnet 10.1.0.0/16 --gateway 10.1.0.1 --ip-range 10.1.2.0/24 --aux-address \
+a=10.1.0.9 -o a=b --label l=m --internal n
 network create --ipv6 --attachable -d macvlan --ipam-opt a=b n
 network connect --ip 10.1.0.5 --alias a --link b:c n x
 network disconnect -f n x

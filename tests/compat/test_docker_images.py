@@ -1,331 +1,293 @@
-"""Images through the stock CLI: load, save, import, push, pull, tag, remove, commit; and files in and out."""
+"""Images through the stock CLI: load, import, pull, tag, list, remove, and what is refused."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import gzip
+import hashlib
 import json
-import os
-import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import DOCKER, IMAGE, Daemon, Engine, busybox_image
-from tests.support.registry import PROGRAM, registry
+from tests.support import registry as registries
+from tests.support.daemon import Daemon, Engine, busybox_image
+from tests.support.images import (
+    busybox_layer,
+    config_of,
+    digest,
+    directory,
+    docker_archive,
+    member,
+    oci_archive,
+    oci_blobs,
+    tar_of,
+)
+
+NAME = "corral.test/small:1"
+needs_registry = pytest.mark.skipif(registries.PROGRAM is None, reason="docker-registry is not installed")
 
 
-@pytest.fixture(scope="module")
-def address(daemon: Daemon) -> Iterator[str]:
-    """A registry on the loopback of the daemon's network namespace, which is spoken to over plain HTTP."""
-    if PROGRAM is None:
-        pytest.skip("docker-registry is not installed")
-    with contextlib.ExitStack() as stack:
-        with daemon.space.inside():
-            found = stack.enter_context(registry())
-        yield found
+def loaded(engine: Engine, data: bytes) -> str:
+    """What `docker load` says."""
+    done = engine.docker("load", input=data)
+    return done.stdout + done.stderr
 
 
-@pytest.fixture
-def names(engine: Engine) -> Iterator[list[str]]:
-    """Image names that a test makes and that are removed after it."""
-    made: list[str] = []
-    yield made
-    engine.remove_all()
-    for name in made:
-        engine.docker("rmi", "-f", name)
+def layer(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    return tar_of(members)
 
 
-def ids(engine: Engine) -> set[str]:
-    return {image["Id"] for image in engine.get("/images/json").json()}
+def test_load_docker_archive_list_inspect_and_remove(engine: Engine) -> None:
+    assert f"Loaded image: {NAME}" in loaded(engine, docker_archive([busybox_layer()], [NAME], Env=["A=b"]))
+    rows = engine.output("images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}} {{.Size}}").splitlines()
+    assert any(row.startswith(f"{NAME} ") for row in rows)
+    found = json.loads(engine.output("inspect", NAME))[0]
+    assert found["RepoTags"] == [NAME]
+    assert found["Config"]["Env"] == ["A=b"]
+    assert (found["Os"], found["RootFS"]["Type"], len(found["RootFS"]["Layers"])) == ("linux", "layers", 1)
+    assert engine.output("run", "--rm", NAME, "sh", "-c", "echo $A") == "b"
+    engine.output("tag", NAME, "corral.test/other:2")
+    assert f"Untagged: {NAME}" in engine.output("rmi", NAME)
+    assert "Deleted: sha256:" in engine.output("rmi", "corral.test/other:2")
+    assert engine.docker("inspect", NAME).returncode == 1
 
 
-def image_id(engine: Engine, name: str) -> str:
-    return engine.output("image", "inspect", "-f", "{{.Id}}", name)
+def test_load_oci_layout(engine: Engine) -> None:
+    assert "Loaded image" in loaded(engine, oci_archive([busybox_layer()], "corral.test/oci:1"))
+    assert engine.output("run", "--rm", "corral.test/oci:1", "echo", "from oci") == "from oci"
+    engine.output("rmi", "corral.test/oci:1")
 
 
-def raw(engine: Engine, *words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """A docker command with bytes in and out."""
-    return subprocess.run(
-        [DOCKER, *words], env=engine.environment(), input=data, capture_output=True, timeout=30, check=False
+def test_load_compressed_archive(engine: Engine) -> None:
+    data = gzip.compress(docker_archive([busybox_layer()], [NAME]), 1)
+    assert f"Loaded image: {NAME}" in loaded(engine, data)
+    engine.output("rmi", NAME)
+
+
+def test_save_and_load_again(engine: Engine, tmp_path: Path) -> None:
+    loaded(engine, docker_archive([busybox_layer()], [NAME]))
+    image = engine.output("inspect", "-f", "{{.Id}}", NAME)
+    engine.output("save", "-o", str(tmp_path / "saved.tar"), NAME)
+    engine.output("rmi", NAME)
+    assert NAME in engine.output("load", "-i", str(tmp_path / "saved.tar"))
+    assert engine.output("inspect", "-f", "{{.Id}}", NAME) == image
+    engine.output("rmi", NAME)
+
+
+def test_import_with_changes(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "root.tar").write_bytes(busybox_layer())
+    name = "corral.test/imported:1"
+    printed = engine.output("import", "-c", "CMD echo default", "-c", "ENV X=y", str(tmp_path / "root.tar"), name)
+    assert printed.startswith("sha256:")
+    assert engine.output("run", "--rm", name) == "default"
+    engine.output("rmi", name)
+
+
+def test_image_in_use_is_not_removed(engine: Engine) -> None:
+    loaded(engine, docker_archive([busybox_layer()], [NAME]))
+    container = engine.output("create", NAME, "true")
+    done = engine.docker("rmi", NAME)
+    assert done.returncode == 1
+    assert "conflict: unable to" in done.stderr.lower() and container[:12] in done.stderr
+    engine.output("rm", container)
+    engine.output("rmi", NAME)
+
+
+@pytest.mark.parametrize(
+    ("reference", "text"),
+    [
+        ("Upper", "must be lowercase"),
+        ("bad//name", "invalid reference format"),
+        ("name:" + "t" * 129, "invalid reference format"),
+        ("name@sha256:123", "invalid reference format"),
+        ("-dash", ""),
+    ],
+)
+def test_malformed_references(engine: Engine, reference: str, text: str) -> None:
+    for words in (["pull", reference], ["run", "--rm", reference], ["tag", reference, "fine:1"]):
+        done = engine.docker(*words)
+        assert done.returncode != 0
+        assert text in done.stderr
+
+
+def images_of(engine: Engine) -> list[str]:
+    return sorted(engine.output("images", "-aq", "--no-trunc").split())
+
+
+def _without_end(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _other_layer(data: bytes) -> bytes:
+    """An archive whose layer is not the one its configuration names."""
+    config = config_of([busybox_layer()])
+    manifest = [{"Config": "c.json", "RepoTags": [NAME], "Layers": ["l.tar"]}]
+    return tar_of(
+        [
+            member("l.tar", layer(member("different", b"1"))),
+            member("c.json", config),
+            member("manifest.json", json.dumps(manifest).encode()),
+        ]
     )
 
 
-# -- archives ---------------------------------------------------------------------------------------------------
-
-
-def test_load_and_save_keep_the_image(engine: Engine, names: list[str]) -> None:
-    names.append("saved:1")
-    assert engine.docker("tag", IMAGE, "saved:1").returncode == 0
-    before = image_id(engine, "saved:1")
-    saved = raw(engine, "save", "saved:1")
-    assert saved.returncode == 0, saved.stderr
-    with tarfile.open(fileobj=io.BytesIO(saved.stdout)) as tar:
-        members = set(tar.getnames())
-    assert {"manifest.json", "index.json", "oci-layout"} <= members  # for readers of either kind
-    assert b"Untagged: saved:1" in raw(engine, "rmi", "saved:1").stdout
-    loaded = raw(engine, "load", data=saved.stdout)
-    assert loaded.stdout == b"Loaded image: saved:1\n"
-    assert image_id(engine, "saved:1") == before
-
-
-def test_a_loaded_image_says_what_was_put_in(engine: Engine, names: list[str]) -> None:
-    names.append("with/config:2")
-    archive = busybox_image("with/config:2", Env=["A=1"], WorkingDir="/tmp", Labels={"k": "v"}, User="7")
-    assert raw(engine, "load", "-q", data=archive).returncode == 0
-    (found,) = json.loads(engine.output("image", "inspect", "with/config:2"))
-    assert found["RepoTags"] == ["with/config:2"]
-    assert (found["Os"], found["Config"]["WorkingDir"], found["Config"]["Labels"]) == ("linux", "/tmp", {"k": "v"})
-    assert found["Config"]["Env"] == ["A=1"]
-    assert found["RootFS"]["Type"] == "layers"
-    line = engine.output("images", "--format", "{{.Repository}} {{.Tag}} {{.ID}}", "with/config")
-    assert line == f"with/config 2 {found['Id'].removeprefix('sha256:')[:12]}"
-    assert engine.output("run", "--rm", "with/config:2", "sh", "-c", "echo $A; pwd; id -u") == "1\n/tmp\n7"
-
-
-@pytest.mark.parametrize("damage", ["cut", "nothing", "noise", "text"])
-def test_an_archive_that_is_none_changes_nothing(engine: Engine, damage: str) -> None:
-    whole = busybox_image("never:1")
-    data = {"cut": whole[: len(whole) // 2], "nothing": b"", "noise": os.urandom(5000), "text": b"hello\n" * 500}
-    before = ids(engine)
-    loaded = raw(engine, "load", data=data[damage])
-    assert loaded.returncode == 1
-    assert b"Error response from daemon" in loaded.stderr
-    assert ids(engine) == before
-    assert engine.get("/images/never:1/json").status == 404
-
-
-def test_import(engine: Engine, names: list[str], tmp_path: Path) -> None:
-    names.append("imported:1")
-    container = engine.create("true")
-    tree = raw(engine, "export", container)
-    assert tree.returncode == 0
-    made = raw(engine, "import", "-c", 'CMD ["echo","changed"]', "-m", "a message", "-", "imported:1", data=tree.stdout)
-    assert made.returncode == 0, made.stderr
-    assert made.stdout.startswith(b"sha256:")
-    assert engine.output("run", "--rm", "imported:1") == "changed"
-    assert "a message" in engine.output("history", "--no-trunc", "--format", "{{.Comment}}", "imported:1")
-
-
-def test_commit(engine: Engine, names: list[str]) -> None:
-    names.append("committed:1")
-    engine.output("run", "--name", "changed", IMAGE, "sh", "-c", "echo kept > /new; rm /bin/stat")
-    assert sorted(engine.output("diff", "changed").splitlines()) == ["A /new", "C /bin", "D /bin/stat"]
-    made = engine.output("commit", "-m", "why", "-a", "who", "-c", "ENV X=y", "changed", "committed:1")
-    assert made == image_id(engine, "committed:1")
-    shown = engine.output("run", "--rm", "committed:1", "sh", "-c", "cat /new; echo $X; ls /bin/stat || echo gone")
-    assert shown == "kept\ny\ngone"
-
-
-# -- names ------------------------------------------------------------------------------------------------------
-
-
-def test_tag_and_rmi(engine: Engine, names: list[str]) -> None:
-    names += ["one:1", "two/three:4"]
-    engine.output("tag", IMAGE, "one:1")
-    engine.output("tag", "one:1", "two/three:4")
-    assert image_id(engine, "one:1") == image_id(engine, "two/three:4") == image_id(engine, IMAGE)
-    assert engine.output("rmi", "one:1") == "Untagged: one:1"
-    assert engine.get("/images/one:1/json").status == 404
-    assert engine.get("/images/two/three:4/json").status == 200
-
-
-def test_an_image_in_use_stays(engine: Engine, names: list[str]) -> None:
-    names.append("used:1")
-    assert raw(engine, "load", data=busybox_image("used:1", Labels={"own": "image"})).returncode == 0
-    container = engine.create("true", Image="used:1")
-    refused = engine.docker("rmi", "used:1")
-    assert refused.returncode == 1
-    assert "conflict" in refused.stderr
-    assert container[:12] in refused.stderr
-    engine.output("rm", container)
-    assert "Deleted: sha256:" in engine.output("rmi", "used:1")
+def _wrong_blob(data: bytes) -> bytes:
+    """An OCI layout with a blob whose content is not its name's."""
+    descriptor, blobs = oci_blobs([busybox_layer()])
+    some = next(key for key in blobs if key != descriptor["digest"])
+    members = [member("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')]
+    for key, content in blobs.items():
+        members.append(member(f"blobs/sha256/{key[7:]}", content + (b"x" if key == some else b"")))
+    index = {"schemaVersion": 2, "manifests": [descriptor]}
+    members.append(member("index.json", json.dumps(index).encode()))
+    return tar_of(members)
 
 
 @pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        (("image", "inspect", "absent:1"), "No such image: absent:1"),
-        (("rmi", "absent:1"), "No such image: absent:1"),
-        (("tag", "absent:1", "x:1"), "No such image: absent:1"),
-        (("tag", IMAGE, "UPPER:1"), "invalid reference format"),
-        (("history", "absent:1"), "No such image: absent:1"),
-        (("save", "absent:1"), "absent:1"),
-        (("create", "Bad::Name"), "invalid reference format"),
-    ],
+    "spoil", [_without_end, _other_layer, _wrong_blob, lambda _: b"", lambda _: b"not a tar" * 999]
 )
-def test_images_that_are_not_there(engine: Engine, words: tuple[str, ...], text: str) -> None:
-    refused = engine.docker(*words)
-    assert refused.returncode != 0
-    assert text.lower() in refused.stderr.lower()
+def test_spoiled_archives_change_nothing(daemon: Daemon, spoil: object) -> None:
+    before = images_of(daemon)
+    assert callable(spoil)
+    done = daemon.docker("load", input=spoil(docker_archive([busybox_layer()], [NAME])))
+    assert done.returncode != 0 or "Loaded" not in done.stdout
+    assert images_of(daemon) == before
 
 
-def test_filters_and_disk_usage(engine: Engine, names: list[str]) -> None:
-    names.append("labelled:1")
-    assert raw(engine, "load", data=busybox_image("labelled:1", Labels={"team": "herd"})).returncode == 0
-    listed = engine.output("images", "-q", "--no-trunc", "--filter", "label=team=herd")
-    assert listed == image_id(engine, "labelled:1")
-    assert engine.output("images", "-q", "--filter", "reference=labelled*").count("\n") == 0
-    used = engine.get("/system/df").json()
-    assert used["LayersSize"] > 0
-    assert {"Images", "Containers", "Volumes", "BuildCache"} <= set(used)
-    assert "Images" in engine.output("system", "df")
+def test_layers_that_lead_out(daemon: Daemon, tmp_path: Path) -> None:
+    """Whatever a layer says, nothing outside of it is touched; what Docker takes is taken, and stays inside."""
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    hostile = {
+        "dots": [member("../../../../../../../.." + str(victim), b"evil")],
+        "absolute": [member(str(victim), b"inside")],
+        "through a link": [member("out", kind=tarfile.SYMTYPE, link=str(tmp_path)), member("out/victim", b"evil")],
+        "hard link out": [member("hard", kind=tarfile.LNKTYPE, link="../../../../../../.." + str(victim))],
+        "hard link absolute": [member("hard", kind=tarfile.LNKTYPE, link=str(victim))],
+    }
+    for number, members in enumerate(hostile.values()):
+        name = f"corral.test/hostile:{number}"
+        daemon.docker("load", input=docker_archive([busybox_layer(), layer(*members)], [name]))
+        daemon.docker("rmi", "-f", name)
+    assert victim.read_text() == "untouched"
+    assert victim.stat().st_nlink == 1
 
 
-def test_prune_takes_what_has_no_name(engine: Engine, names: list[str]) -> None:
-    names.append("dangling:1")
-    assert raw(engine, "load", data=busybox_image("dangling:1", Labels={"n": "1"})).returncode == 0
-    first = image_id(engine, "dangling:1")
-    assert raw(engine, "load", data=busybox_image("dangling:1", Labels={"n": "2"})).returncode == 0
-    assert first in engine.output("images", "-q", "--no-trunc", "--filter", "dangling=true")
-    assert first in engine.output("image", "prune", "-f")
-    assert first not in ids(engine)
-    assert image_id(engine, "dangling:1") != first
+def test_layers_with_special_files(daemon: Daemon) -> None:
+    fifo = member("fifo", kind=tarfile.FIFOTYPE, mode=0o600)
+    setuid = member("bin/suid", b"#!/bin/sh\n", mode=0o4755)
+    node = tarfile.TarInfo("null")
+    node.type, node.devmajor, node.devminor, node.mode = tarfile.CHRTYPE, 1, 3, 0o666
+    links = [member("target", b"same"), member("twin", kind=tarfile.LNKTYPE, link="target")]
+    whiteout = [directory("etc"), member("etc/.wh.group", b"")]
+    data = docker_archive([busybox_layer(), layer(fifo, setuid, (node, b""), *links, *whiteout)], [NAME])
+    assert f"Loaded image: {NAME}" in loaded(daemon, data)
+    script = "stat -c '%F %a' /fifo /bin/suid /null; stat -c %h /twin; cat /twin; test -e /etc/group || echo gone"
+    assert daemon.output("run", "--rm", NAME, "sh", "-c", script).splitlines() == [
+        "fifo 600", "regular file 4755", "character special file 666", "2", "samegone",
+    ]  # fmt: skip
+    daemon.output("rmi", NAME)
 
 
-# -- registries -------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def registry(shared_daemon: Daemon) -> object:
+    """A registry on the loopback of the daemon's own network namespace."""
+    if registries.PROGRAM is None:
+        pytest.skip("docker-registry is not installed")
+    with shared_daemon.space.inside(), registries.registry() as address:
+        yield address
 
 
-def test_push_and_pull(engine: Engine, address: str, names: list[str]) -> None:
-    name = f"{address}/herd/busybox:1"
-    names.append(name)
-    engine.output("tag", IMAGE, name)
-    before = image_id(engine, name)
-    pushed = engine.output("push", name)
-    assert "1: digest: sha256:" in pushed
-    engine.output("rmi", name)
-    pulled = engine.output("pull", name)
-    assert "Status: Downloaded newer image for" in pulled
-    assert image_id(engine, name) == before
-    (found,) = json.loads(engine.output("image", "inspect", name))
-    (by_digest,) = [digest for digest in found["RepoDigests"] if digest.startswith(address)]
-    assert "Image is up to date" in engine.output("pull", name)
-    assert engine.output("run", "--rm", by_digest, "echo", "ran") == "ran"
+@needs_registry
+def test_pull_run_and_pull_again(daemon: Daemon, registry: str) -> None:
+    descriptor, blobs = oci_blobs([busybox_layer()])
+    with daemon.space.inside():
+        registries.push_image(registry, "small", "1", descriptor, blobs)
+    name = f"{registry}/small:1"
+    out = daemon.output("pull", name)
+    assert f"Digest: {descriptor['digest']}" in out
+    assert f"Status: Downloaded newer image for {name}" in out
+    assert "Pull complete" in out
+    assert f"Status: Image is up to date for {name}" in daemon.output("pull", name)
+    assert daemon.output("run", "--rm", name, "echo", "pulled") == "pulled"
+    assert (
+        daemon.output("inspect", "-f", "{{index .RepoDigests 0}}", name) == f"{registry}/small@{descriptor['digest']}"
+    )
+    by_digest = f"{registry}/small@{descriptor['digest']}"
+    assert daemon.output("run", "--rm", by_digest, "echo", "by digest") == "by digest"
+    daemon.output("rmi", "-f", name)
+    done = daemon.docker("run", "--rm", name, "echo", "pulled by run")
+    assert done.stdout == "pulled by run\n"
+    assert "Unable to find image" in done.stderr
+    daemon.output("rmi", "-f", name)
 
 
-def test_run_pulls_what_is_missing(engine: Engine, address: str, names: list[str]) -> None:
-    name = f"{address}/herd/missing:1"
-    names.append(name)
-    assert raw(engine, "load", data=busybox_image(name, Labels={"m": "1"})).returncode == 0
-    engine.output("push", name)
-    engine.output("rmi", name)
-    ran = engine.docker("run", "--rm", name, "echo", "here")
-    assert (ran.returncode, ran.stdout) == (0, "here\n")
-    assert "Unable to find image" in ran.stderr
+@needs_registry
+def test_pull_what_does_not_exist(daemon: Daemon, registry: str) -> None:
+    done = daemon.docker("pull", f"{registry}/nothing:here")
+    assert done.returncode == 1
+    assert "not found" in done.stderr or "manifest unknown" in done.stderr
+    done = daemon.docker("pull", "127.0.0.1:1/nobody:listens")
+    assert done.returncode == 1
+    assert "connection refused" in done.stderr
 
 
-def test_pull_progress_is_what_the_cli_draws(engine: Engine, address: str, names: list[str]) -> None:
-    name = f"{address}/herd/progress:1"
-    names.append(name)
-    assert raw(engine, "load", data=busybox_image(name, Labels={"p": "1"})).returncode == 0
-    engine.output("push", name)
-    engine.output("rmi", name)
-    reply = engine.post("/images/create", fromImage=f"{address}/herd/progress", tag="1")
-    records = [json.loads(line) for line in reply.body.splitlines()]
-    statuses = [record["status"] for record in records]
-    assert statuses[0] == "Pulling from herd/progress"
-    assert any(status.startswith("Digest: sha256:") for status in statuses)
-    assert any(record.get("id") for record in records)
+@needs_registry
+def test_pull_for_another_platform(daemon: Daemon, registry: str) -> None:
+    descriptor, blobs = oci_blobs([busybox_layer()])
+    entries = [
+        {**descriptor, "platform": {"os": "linux", "architecture": "amd64"}},
+        {**descriptor, "platform": {"os": "linux", "architecture": "arm64"}},
+    ]
+    kind = "application/vnd.oci.image.index.v1+json"
+    index = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode()
+    with daemon.space.inside():
+        registries.push_image(registry, "multi", "one", descriptor, blobs)
+        registries.push(registry, "multi", "all", kind, index)
+    name = f"{registry}/multi:all"
+    assert f"Digest: {digest(index)}" in daemon.output("pull", name)
+    assert daemon.output("run", "--rm", name, "echo", "ours") == "ours"
+    done = daemon.docker("pull", "--platform", "linux/s390x", name)
+    assert done.returncode == 1
+    assert "does not match" in done.stderr or "no matching manifest" in done.stderr
+    daemon.output("rmi", "-f", name)
 
 
-@pytest.mark.parametrize("repository", ["herd/nothing", "nobody/at:all"])
-def test_pulling_what_is_not_there(engine: Engine, address: str, repository: str) -> None:
-    refused = engine.docker("pull", f"{address}/{repository}")
-    assert refused.returncode == 1
-    assert "not found" in refused.stderr or "manifest unknown" in refused.stderr
-    assert engine.docker("run", "--rm", f"{address}/herd/nothing", "true").returncode == 125
+@needs_registry
+def test_corrupt_layer_in_a_registry(daemon: Daemon, registry: str) -> None:
+    """The bytes are right for their digest, but they are no layer; and a layer that is not what the config says."""
+    before = images_of(daemon)
+    for content in (b"no gzip at all", gzip.compress(b"no tar", mtime=0)):
+        config = config_of([b"no tar"])
+        described = [
+            {"mediaType": media, "digest": digest(blob), "size": len(blob)}
+            for media, blob in (
+                ("application/vnd.oci.image.config.v1+json", config),
+                ("application/vnd.oci.image.layer.v1.tar+gzip", content),
+            )
+        ]
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        manifest = json.dumps(
+            {"schemaVersion": 2, "mediaType": kind, "config": described[0], "layers": described[1:]}
+        ).encode()
+        blobs = {digest(blob): blob for blob in (config, content, manifest)}
+        descriptor: dict[str, object] = {"mediaType": kind, "digest": digest(manifest), "size": len(manifest)}
+        name = hashlib.sha256(content).hexdigest()[:8]
+        with daemon.space.inside():
+            registries.push_image(registry, "corrupt", name, descriptor, blobs)
+        done = daemon.docker("pull", f"{registry}/corrupt:{name}")
+        assert done.returncode == 1, done.stdout
+        assert images_of(daemon) == before
 
 
-def test_a_registry_that_does_not_answer(engine: Engine) -> None:
-    refused = engine.docker("pull", "127.0.0.1:1/x:1")
-    assert refused.returncode == 1
-    assert "refused" in refused.stderr
+def test_prune(daemon: Daemon) -> None:
+    loaded(daemon, docker_archive([busybox_layer(), layer(member("one", b"1"))], [NAME]))
+    loaded(daemon, docker_archive([busybox_layer(), layer(member("two", b"2"))], [NAME]))
+    assert "Total reclaimed space" in daemon.output("image", "prune", "-f")
+    assert daemon.output("images", "-q", "--filter", "dangling=true") == ""
+    daemon.output("rmi", NAME)
 
 
-# -- files in and out -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["running", "stopped"])
-def container(engine: Engine, request: pytest.FixtureRequest) -> str:
-    if request.param == "running":
-        return engine.start("sleep", "1000")
-    return engine.create("true")
-
-
-def test_a_file_there_and_back(engine: Engine, container: str, tmp_path: Path) -> None:
-    (tmp_path / "in").write_bytes(b"\0data\xff")
-    (tmp_path / "in").chmod(0o751)
-    assert engine.docker("cp", str(tmp_path / "in"), f"{container}:/etc/there").returncode == 0
-    assert engine.docker("cp", f"{container}:/etc/there", str(tmp_path / "out")).returncode == 0
-    assert (tmp_path / "out").read_bytes() == b"\0data\xff"
-    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o751
-
-
-def test_a_folder_there_and_back(engine: Engine, container: str, tmp_path: Path) -> None:
-    source = tmp_path / "tree"
-    (source / "sub").mkdir(parents=True)
-    (source / "sub" / "file").write_text("x")
-    (source / "link").symlink_to("sub/file")
-    assert engine.docker("cp", str(source), f"{container}:/tmp").returncode == 0
-    assert engine.docker("cp", f"{container}:/tmp/tree/.", str(tmp_path / "back")).returncode == 0
-    assert (tmp_path / "back" / "sub" / "file").read_text() == "x"
-    assert (tmp_path / "back" / "link").readlink() == Path("sub/file")
-
-
-def test_a_tar_through_pipes(engine: Engine, container: str) -> None:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        info = tarfile.TarInfo("piped")
-        info.size = 3
-        tar.addfile(info, io.BytesIO(b"abc"))
-    assert raw(engine, "cp", "-", f"{container}:/tmp", data=buffer.getvalue()).returncode == 0
-    back = raw(engine, "cp", f"{container}:/tmp/piped", "-")
-    with tarfile.open(fileobj=io.BytesIO(back.stdout)) as tar:
-        found = tar.extractfile("piped")
-        assert found is not None and found.read() == b"abc"
-
-
-def test_links_mean_what_they_mean_inside(engine: Engine, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("the host's")
-    container = engine.start("sh", "-c", f"ln -s / /up; ln -s {secret} /out; sleep 1000")
-    engine.output("exec", container, "sh", "-c", "until [ -L /out ]; do :; done")
-    refused = engine.docker("cp", "-L", f"{container}:/out", str(tmp_path / "got"))
-    assert refused.returncode == 1
-    assert not (tmp_path / "got").exists()
-    (tmp_path / "in").write_text("inside")
-    assert engine.docker("cp", str(tmp_path / "in"), f"{container}:/up/etc/landed").returncode == 0
-    assert engine.output("exec", container, "cat", "/etc/landed") == "inside"
-    assert not Path("/etc/landed").exists()
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "text"),
-    [
-        ("{c}:/absent", "{t}/x", "Could not find the file /absent in container"),
-        ("{t}", "{c}:/absent/deep/x", "/absent/deep"),
-        ("{t}", "{c}:/etc/passwd/x", ""),
-        ("absent:/x", "{t}/x", "No such container: absent"),
-    ],
-)
-def test_copies_that_cannot_be(engine: Engine, tmp_path: Path, source: str, target: str, text: str) -> None:
-    container = engine.create("true")
-    places = {"c": container, "t": str(tmp_path)}
-    refused = engine.docker("cp", source.format(**places), target.format(**places))
-    assert refused.returncode == 1
-    assert text in refused.stderr
-
-
-def test_a_tar_that_climbs_out_is_held_inside(engine: Engine, container: str, tmp_path: Path) -> None:
-    outside = tmp_path / "escaped"
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in (f"../../../../../../..{outside}", str(outside)):
-            info = tarfile.TarInfo(name)
-            info.size = 3
-            tar.addfile(info, io.BytesIO(b"bad"))
-    kind = {"Content-Type": "application/x-tar"}
-    engine.request("PUT", f"/containers/{container}/archive?path=/tmp", buffer.getvalue(), kind)
-    assert not outside.exists()
+def test_the_suite_has_its_image(engine: Engine) -> None:
+    assert engine.docker("load", input=busybox_image()).returncode == 0

@@ -141,7 +141,7 @@ class Engine:
         return found
 
     def request(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, **query: Any
+        self, method: str, target: str, /, body: Any = None, headers: dict[str, str] | None = None, **query: Any
     ) -> Reply:
         """One request on a connection of its own; `body` is sent as JSON unless it is bytes."""
         connection = self.connection()
@@ -151,18 +151,18 @@ class Engine:
                 body = json.dumps(body).encode()
             if body is not None:
                 given.setdefault("Content-Type", "application/json")
-            connection.request(method, path + (f"?{urlencode(query, quote_via=quote)}" if query else ""), body, given)
+            connection.request(method, target + (f"?{urlencode(query, quote_via=quote)}" if query else ""), body, given)
             response = connection.getresponse()
             return Reply(response.status, dict(response.headers), response.read())
 
-    def get(self, path: str, **query: Any) -> Reply:
-        return self.request("GET", path, **query)
+    def get(self, target: str, /, **query: Any) -> Reply:
+        return self.request("GET", target, **query)
 
-    def post(self, path: str, body: Any = None, **query: Any) -> Reply:
-        return self.request("POST", path, body, **query)
+    def post(self, target: str, /, body: Any = None, **query: Any) -> Reply:
+        return self.request("POST", target, body, **query)
 
-    def delete(self, path: str, **query: Any) -> Reply:
-        return self.request("DELETE", path, **query)
+    def delete(self, target: str, /, **query: Any) -> Reply:
+        return self.request("DELETE", target, **query)
 
     def connection(self, timeout_s: float = _COMMAND_S) -> http.client.HTTPConnection:
         return _UnixConnection(self.socket_path, timeout_s)
@@ -228,7 +228,7 @@ def _text(data: bytes | str) -> str:
 class Daemon(Engine):
     """A corrald process and everything around it."""
 
-    def __init__(self, *flags: str) -> None:
+    def __init__(self, *flags: str, wrapper: tuple[str, ...] = ()) -> None:
         self.folder = tempfile.mkdtemp(prefix="corrald-")
         self.data_root = os.path.join(self.folder, "data")
         self.exec_root = os.path.join(self.folder, "exec")
@@ -237,6 +237,7 @@ class Daemon(Engine):
         self.space = Space()
         self.space.sh("ip link set lo up")
         self.flags = flags
+        self.wrapper = wrapper
         self.process: subprocess.Popen[bytes] | None = None
         super().__init__(os.path.join(self.folder, "docker.sock"))
 
@@ -248,7 +249,7 @@ class Daemon(Engine):
     def command(self) -> list[str]:
         """How this daemon is started, inside its network namespace."""
         return [
-            "nsenter", f"--net=/proc/{self.space.pid}/ns/net",
+            "nsenter", f"--net=/proc/{self.space.pid}/ns/net", *self.wrapper,
             sys.executable, "-m", "corral.daemon",
             "-H", self.host, "--data-root", self.data_root, "--exec-root", self.exec_root,
             "-p", os.path.join(self.folder, "pid"), "--cgroup-parent", self.cgroup_parent,
@@ -418,9 +419,9 @@ def _name(pid: int) -> str:
 
 
 @contextlib.contextmanager
-def running_daemon(*flags: str) -> Iterator[Daemon]:
+def running_daemon(*flags: str, wrapper: tuple[str, ...] = ()) -> Iterator[Daemon]:
     """A daemon with IMAGE for the length of a block; afterwards nothing of it is left, and nothing was meant to be."""
-    daemon = Daemon(*flags)
+    daemon = Daemon(*flags, wrapper=wrapper)
     try:
         daemon.launch()
         daemon.load_image()

@@ -46,8 +46,8 @@ def main(words: Sequence[str] | None = None) -> int:
         _flushed(0)
         return _INTERRUPTED
     except OSError as error:
-        error_line(f"{PROGRAM}: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         _abandon_output()
+        error_line(f"{PROGRAM}: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         return 1
     return status
 

@@ -356,11 +356,13 @@ def _connect_unix(endpoint: Endpoint, path: str) -> Any:
     try:
         sock.connect(path)
     except PermissionError:
+        sock.close()
         raise NotConnected(
             f"permission denied while trying to connect to the Docker daemon socket at {endpoint.host}: "
             f"dial unix {path}: connect: permission denied"
         ) from None
     except OSError:
+        sock.close()
         raise NotConnected(
             f"Cannot connect to the Docker daemon at {endpoint.host}. Is the docker daemon running?"
         ) from None

@@ -13,7 +13,16 @@ class RegistryUnreachable(Unavailable):
     """No connection, or it broke and went on breaking."""
 
     def __init__(self, url: str, error: Exception) -> None:
-        super().__init__(f'Get "{url}": {error}')
+        super().__init__(f'Get "{url}": {_reason(error)}')
+
+
+def _reason(error: Exception) -> str:
+    """An error in the words of Go's network package, which clients know."""
+    if isinstance(error, ConnectionRefusedError):
+        return "dial tcp: connect: connection refused"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)
 
 
 class RegistryFailed(System):

@@ -137,7 +137,7 @@ def make_directories(root_fd: int, path: str, mode: int = 0o755, depth: int = 0)
         os.close(parent_fd)
 
 
-def _make_file(root_fd: int, path: str) -> int:
+def make_file(root_fd: int, path: str) -> int:
     """An O_PATH descriptor of what is at `path`, an empty file if nothing was."""
     try:
         return open_in_root(root_fd, path)
@@ -158,7 +158,7 @@ def _make_file(root_fd: int, path: str) -> int:
 
 def _attach(tree_fd: int, target: str, root: Root) -> None:
     is_directory = stat.S_ISDIR(os.fstat(tree_fd).st_mode)
-    target_fd = make_directories(root.fd, target) if is_directory else _make_file(root.fd, target)
+    target_fd = make_directories(root.fd, target) if is_directory else make_file(root.fd, target)
     try:
         mount.move_mount(tree_fd, target_fd, target)
     finally:

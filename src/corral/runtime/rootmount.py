@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from corral.linux import files, mount, namespaces
-from corral.runtime import init
+from corral.runtime import init, ops
 from corral.runtime.failure import Failure
 
 TYPE_CHECKING = False
@@ -38,13 +38,14 @@ def mount_root(rootfs: Rootfs, target: str) -> None:
 
 
 def mount_below(root: str, source: str, target: str, *, readonly: bool) -> None:
-    """Bind `source` at `target` inside the mounted `root`; a target that does not exist there is left out."""
+    """Bind `source` at `target` inside the mounted `root`; a target that does not exist is made, as at a start."""
     root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
             target_fd = files.openat2(root_fd, target, os.O_PATH)
         except FileNotFoundError:
-            return
+            make = ops.make_directories if os.path.isdir(source) else ops.make_file
+            target_fd = make(root_fd, target)
         try:
             tree = mount.open_tree(source, recursive=True)
             if readonly:

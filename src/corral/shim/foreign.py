@@ -121,7 +121,8 @@ class Container:
             listener.bind("console.sock")
             try:
                 listener.listen(1)
-                self._run(*before, "--console-socket", os.path.abspath("console.sock"), *after)
+                # By way of our working folder: the real path may be longer than a socket address can be.
+                self._run(*before, "--console-socket", f"/proc/{os.getpid()}/cwd/console.sock", *after)
                 connection, _ = listener.accept()
                 with connection:
                     received = frames.receive(connection)
