@@ -202,7 +202,7 @@ def registry(shared_daemon: Daemon) -> object:
 @needs_registry
 def test_pull_run_and_pull_again(daemon: Daemon, registry: str) -> None:
     descriptor, blobs = oci_blobs([busybox_layer()])
-    with shared_daemon.space.inside():
+    with daemon.space.inside():
         registries.push_image(registry, "small", "1", descriptor, blobs)
     name = f"{registry}/small:1"
     out = daemon.output("pull", name)
@@ -242,7 +242,7 @@ def test_pull_for_another_platform(daemon: Daemon, registry: str) -> None:
     ]
     kind = "application/vnd.oci.image.index.v1+json"
     index = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode()
-    with shared_daemon.space.inside():
+    with daemon.space.inside():
         registries.push_image(registry, "multi", "one", descriptor, blobs)
         registries.push(registry, "multi", "all", kind, index)
     name = f"{registry}/multi:all"
@@ -274,7 +274,7 @@ def test_corrupt_layer_in_a_registry(daemon: Daemon, registry: str) -> None:
         blobs = {digest(blob): blob for blob in (config, content, manifest)}
         descriptor: dict[str, object] = {"mediaType": kind, "digest": digest(manifest), "size": len(manifest)}
         name = hashlib.sha256(content).hexdigest()[:8]
-        with shared_daemon.space.inside():
+        with daemon.space.inside():
             registries.push_image(registry, "corrupt", name, descriptor, blobs)
         done = daemon.docker("pull", f"{registry}/corrupt:{name}")
         assert done.returncode == 1, done.stdout
