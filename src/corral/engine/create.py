@@ -49,6 +49,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     warnings = _without_swap(engine, host)
     defaults.fill_host(
         host,
+        network="none" if engine.config.bridge == "none" else "bridge",
         shm_size=defaults.size_bytes(engine.config.default_shm_size),
         log=LogConfig(type=engine.config.log_driver, config=dict(engine.config.log_opts or {})),
         runtime=engine.config.default_runtime,
