@@ -305,7 +305,7 @@ class Daemon(Engine):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         until(lambda: not self.processes())
-        for path in sorted(self.cgroups(), key=len, reverse=True):
+        for path in sorted([*self.cgroups(), *self._cgroup_parents()], key=len, reverse=True):
             with contextlib.suppress(OSError):
                 os.rmdir(path)
         for path in reversed(self.mounts()):
@@ -332,11 +332,11 @@ class Daemon(Engine):
 
     def cgroups(self) -> list[str]:
         """Directories below the cgroup parent, in every hierarchy."""
-        found = []
-        for base in [_CGROUPS, *(os.path.join(_CGROUPS, name) for name in os.listdir(_CGROUPS))]:
-            parent = base + self.cgroup_parent
-            found += [folder for folder, _, _ in os.walk(parent) if folder != parent]
-        return found
+        return [folder for parent in self._cgroup_parents() for folder, _, _ in os.walk(parent) if folder != parent]
+
+    def _cgroup_parents(self) -> list[str]:
+        bases = [_CGROUPS, *(os.path.join(_CGROUPS, name) for name in os.listdir(_CGROUPS))]
+        return [base + self.cgroup_parent for base in bases if os.path.isdir(base + self.cgroup_parent)]
 
     def mounts(self) -> list[str]:
         """Mount points inside the daemon's folder, seen from the host."""

@@ -215,7 +215,8 @@ def _ready(fifo: int, pidfd: int, timeout_ms: int | None) -> set[int]:
     """Which of the two has something to say: the fifo (data, or a writer that came and went), the process (its end)."""
     poll = select.poll()
     poll.register(fifo, select.POLLIN)
-    poll.register(pidfd, select.POLLIN)
+    if pidfd >= 0:
+        poll.register(pidfd, select.POLLIN)
     return {fd for fd, _ in poll.poll(timeout_ms)}
 
 
@@ -224,11 +225,11 @@ def await_exec(container: Container, fifo: int) -> None:
     try:
         pidfd = os.pidfd_open(container.pid)
     except ProcessLookupError:
-        raise Failure("init", errno.ECHILD, container.id, "init died before start") from None
+        pidfd = -1  # it has been reaped already: the fifo says whether it became a program before that
     try:
         while True:
-            ready = _ready(fifo, pidfd, None)
-            if fifo not in ready:
+            ready = _ready(fifo, pidfd, None if pidfd >= 0 else 0)
+            if fifo not in ready and pidfd >= 0:
                 # Looked at one after the other: between the looks init may have become a program and ended.
                 ready = _ready(fifo, pidfd, 0)
             if fifo not in ready:
@@ -243,7 +244,8 @@ def await_exec(container: Container, fifo: int) -> None:
             notify.hand_over(container, container.pid, int(message[1:]))
             notify.release(container.state_dir)
     finally:
-        os.close(pidfd)
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 def reap(pid: int) -> None:
