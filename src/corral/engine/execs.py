@@ -150,6 +150,8 @@ class Execs:
             "args": found.argv,
             "env": found.env,
             "cwd": request.working_dir or record.config.working_dir or "/",
+            "oomScoreAdj": host.oom_score_adj,
+            "rlimits": spec.rlimits(record, spec.ulimits(self._engine.config.default_ulimits)),
             "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
             "noNewPrivileges": spec.no_new_privileges(
                 spec.security_options(host.security_opt or []), self._engine.config.no_new_privileges

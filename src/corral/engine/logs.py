@@ -203,11 +203,13 @@ class _Reader:
         return b"".join(self._frames(entries))
 
     def _frames(self, entries: list[_Entry]) -> Iterator[bytes]:
+        """Whole runs of one stream in a frame; to a follower each line in its own, as docker-py's users expect."""
+        longest = 1 if self._wanted.follow else len(entries)
         start = 0
         while start < len(entries):
             stream = entries[start].stream
             end = start
-            while end < len(entries) and entries[end].stream == stream:
+            while end < len(entries) and entries[end].stream == stream and end - start < longest:
                 end += 1
             run = entries[start:end]
             if self._wanted.timestamps:

@@ -134,8 +134,6 @@ def _process(record: Container, around: Surroundings, caps: list[str], options: 
     argv = record.argv
     if around.init_path:
         argv = ["/sbin/docker-init", "--", *argv]
-    limits = dict(around.default_ulimits)
-    limits |= {item.name: (item.soft, item.hard) for item in host.ulimits or []}
     process: dict[str, Any] = {
         "terminal": config.tty,
         "user": {"uid": 0, "gid": 0},
@@ -145,14 +143,26 @@ def _process(record: Container, around: Surroundings, caps: list[str], options: 
         "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
         "noNewPrivileges": no_new_privileges(options, around.no_new_privileges),
         "oomScoreAdj": host.oom_score_adj,
-        "rlimits": [
-            {"type": f"RLIMIT_{name.upper()}", "soft": _limit(soft), "hard": _limit(hard)}
-            for name, (soft, hard) in limits.items()
-        ],
+        "rlimits": rlimits(record, around.default_ulimits),
     }
     if config.tty and any(host.console_size):
         process["consoleSize"] = {"height": host.console_size[0], "width": host.console_size[1]}
     return process
+
+
+def rlimits(record: Container, default_ulimits: Mapping[str, tuple[int, int]]) -> list[dict[str, Any]]:
+    """The resource limits of every process of a container."""
+    limits = dict(default_ulimits)
+    limits |= {item.name: (item.soft, item.hard) for item in record.host.ulimits or []}
+    return [
+        {"type": f"RLIMIT_{name.upper()}", "soft": _limit(soft), "hard": _limit(hard)}
+        for name, (soft, hard) in limits.items()
+    ]
+
+
+def ulimits(configured: Mapping[str, Any] | None) -> dict[str, tuple[int, int]]:
+    """daemon.json's default-ulimits: soft and hard limit by name."""
+    return {name: (int(item["Soft"]), int(item["Hard"])) for name, item in (configured or {}).items()}
 
 
 def _limit(value: int) -> int:

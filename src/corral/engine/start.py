@@ -99,9 +99,7 @@ def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
         shm_size=host.shm_size or size_bytes(engine.config.default_shm_size),
         joined=_joined_namespaces(engine, record),
         init_path=devices.init_program() if host.init else "",
-        default_ulimits={
-            name: (int(item["Soft"]), int(item["Hard"])) for name, item in (engine.config.default_ulimits or {}).items()
-        },
+        default_ulimits=spec.ulimits(engine.config.default_ulimits),
         seccomp_profile=_seccomp_profile(profile, host.privileged),
         user_devices=[] if host.privileged else devices.chosen(host),
         throttles=devices.throttles(host),
