@@ -24,6 +24,8 @@ from tests.support.images import (
     tar_of,
 )
 
+pytestmark = pytest.mark.usefixtures("emptied")
+
 NAME = "corral.test/small:1"
 needs_registry = pytest.mark.skipif(registries.PROGRAM is None, reason="docker-registry is not installed")
 
@@ -191,11 +193,11 @@ def test_layers_with_special_files(daemon: Daemon) -> None:
 
 
 @pytest.fixture(scope="module")
-def registry(shared_daemon: Daemon) -> object:
+def registry(daemon: Daemon) -> object:
     """A registry on the loopback of the daemon's own network namespace."""
     if registries.PROGRAM is None:
         pytest.skip("docker-registry is not installed")
-    with shared_daemon.space.inside(), registries.registry() as address:
+    with daemon.space.inside(), registries.registry() as address:
         yield address
 
 
