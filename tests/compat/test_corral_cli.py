@@ -30,8 +30,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def running(daemon: Daemon) -> Iterator[Daemon]:
-    """The daemon, with containers `cli-one` (runs), `cli-two` (has ended) and a volume."""
+def running(shared_daemon: Daemon) -> Iterator[Daemon]:
+    """The session's daemon, with containers `cli-one` (runs), `cli-two` (has ended) and a volume."""
+    daemon = shared_daemon
     daemon.output(
         "run", "-d", "--name", "cli-one", "-v", "cli-vol:/x", "--expose", "99", "-l", "a=b", IMAGE, "sleep", "1000"
     )
@@ -101,6 +102,8 @@ inspect -f '{{json .Config.Cmd}} {{index .Config.Labels "a"}} {{len .Mounts}}' c
 inspect -f '{{range .Mounts}}{{.Name}} -> {{.Destination}}{{"\\n"}}{{end}}' cli-one
 inspect -f '{{if eq .State.Status "running"}}yes{{else}}no{{end}}' cli-one
 inspect -f '{{.Nope}}' cli-one
+inspect -f '{{.HostConfig.CapAdd}} {{.HostConfig.Dns}} {{.HostConfig.PidsLimit}} {{.Config.OnBuild}}' cli-two
+inspect -f '{{json .HostConfig.CapAdd}} {{len .HostConfig.Links}} {{range .HostConfig.CapAdd}}x{{end}}' cli-two
 logs cli-two
 logs --tail 1 cli-two
 logs -t cli-two

@@ -122,13 +122,13 @@ class Connection(asyncio.Protocol):
             _log.exception("cannot serve a connection")
         finally:
             if not self._taken:
-                if self._http.their_state is h11.SEND_BODY and not self._lost:
+                if self._http.their_state in (h11.SEND_BODY, h11.ERROR) and not self._lost:
                     self._linger()
                 else:
                     self._transport.close()
 
     def _linger(self) -> None:
-        """Answered before the body was whole: let the client read that before it finds the connection closed."""
+        """Answered before the request was whole: let the client read that before it finds the connection closed."""
         self._discarding = True
         self._transport.resume_reading()
         if self._transport.can_write_eof():

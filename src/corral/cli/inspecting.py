@@ -37,7 +37,7 @@ def show(names: list[str], get: Getter, format_: str) -> int:
         template = Template(format_.replace("\\t", "\t").replace("\\n", "\n"))
         for one in found:
             try:
-                text = template.render(one)
+                text = template.render(_typed(one))
             except CliError:
                 sys.stdout.write("\n")
                 raise
@@ -49,6 +49,29 @@ def show(names: list[str], get: Getter, format_: str) -> int:
         error_line("\n".join(problems))
         return 1
     return 0
+
+
+_LISTS = frozenset(
+    """Binds CapAdd CapDrop Cmd DNSNames DeviceCgroupRules DeviceRequests Devices Dns DnsOptions DnsSearch Entrypoint
+    Env ExecIDs ExtraHosts GroupAdd IPAMConfigs Layers Links Aliases MaskedPaths Mounts OnBuild ReadonlyPaths
+    RepoDigests RepoTags SecurityOpt Shell Ulimits VolumesFrom Config BlkioWeightDevice BlkioDeviceReadBps
+    BlkioDeviceWriteBps BlkioDeviceReadIOps BlkioDeviceWriteIOps""".split()
+)
+_MAPS = frozenset(
+    """Annotations Containers Data DriverOpts ExposedPorts Labels Networks Options Ports PortBindings Status StorageOpt
+    Sysctls Tmpfs Volumes""".split()
+)
+
+
+def _typed(value: Any, name: str = "") -> Any:
+    """The value with nulls that print as docker's, which knows of every field whether it is a list or a map."""
+    if isinstance(value, dict):
+        return {key: _typed(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    if value is not None:
+        return value
+    return jsontext.NilList() if name in _LISTS else jsontext.NilMap() if name in _MAPS else jsontext.Nil()
 
 
 class NoSuchObject(CliError):

@@ -33,6 +33,27 @@ else:
 _quote: Callable[[str], str] = encode_basestring
 
 
+class Nil(tuple[()]):
+    """A null whose Go type is known: it prints as that type's zero value, is empty, and is null in JSON."""
+
+    __slots__ = ()
+    text = "<nil>"
+
+
+class NilList(Nil):
+    """A null list."""
+
+    __slots__ = ()
+    text = "[]"
+
+
+class NilMap(Nil):
+    """A null map."""
+
+    __slots__ = ()
+    text = "map[]"
+
+
 def loads(data: bytes | str) -> Any:
     """The value of a JSON text; raises ValueError."""
     text = data if isinstance(data, str) else data.decode("utf-8", "replace")
@@ -48,6 +69,8 @@ def dumps(value: Any) -> str:
         return _quote(value)
     if isinstance(value, dict):
         return "{" + ",".join([f"{_quote(str(key))}:{dumps(item)}" for key, item in value.items()]) + "}"
+    if isinstance(value, Nil):
+        return "null"
     if isinstance(value, list | tuple):
         return "[" + ",".join([dumps(item) for item in value]) + "]"
     return _scalar(value)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from corral.errors import CorralError
 
-
-class CliError(CorralError):
+class CliError(Exception):
     """A command failed: the text goes to standard error as it is, `status` is the exit status."""
 
     def __init__(self, text: str, status: int = 1) -> None:

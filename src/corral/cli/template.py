@@ -8,6 +8,7 @@ Values are what JSON gives; they print as Go prints maps, lists and nil.
 
 from __future__ import annotations
 
+from corral.cli import jsontext
 from corral.cli.problems import CliError
 
 TYPE_CHECKING = False
@@ -356,7 +357,7 @@ def _fields(value: Any, path: str) -> Any:
             if name not in value:
                 raise TemplateError(f':1:2: executing "" at <{path}>: map has no entry for key "{name}"')
             value = value[name]
-        elif value is None:
+        elif value is None or isinstance(value, jsontext.Nil):
             raise TemplateError(f':1:2: executing "" at <{path}>: nil pointer evaluating interface {{}}.{name}')
         else:
             raise TemplateError(
@@ -376,6 +377,8 @@ def shown(value: Any) -> str:
         return value
     if value is None:
         return "<no value>"
+    if isinstance(value, jsontext.Nil):
+        return value.text
     return nested(value)
 
 
@@ -383,6 +386,8 @@ def nested(value: Any) -> str:
     """A value inside of another."""
     if value is None:
         return "<nil>"
+    if isinstance(value, jsontext.Nil):
+        return value.text
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):

@@ -43,6 +43,10 @@ def query_string(query: Mapping[str, Any]) -> str:
     return "?" + "&".join(parts) if parts else ""
 
 
+class HungUp(CliError):
+    """The connection ended where an answer had to come."""
+
+
 class Stream:
     """Bytes of a connection, with what was read too far."""
 
@@ -63,7 +67,7 @@ class Stream:
         """A line without its end; raises CliError if the daemon hung up."""
         while (end := self.buffer.find(b"\r\n")) < 0:
             if len(self.buffer) > _HEAD_LIMIT_BYTES or not self.fill():
-                raise CliError("the daemon closed the connection in the middle of an answer")
+                raise HungUp("the daemon closed the connection in the middle of an answer")
         line, self.buffer = self.buffer[:end], self.buffer[end + 2 :]
         return line
 
@@ -169,6 +173,12 @@ class Client:
         self._last: tuple[Response, Stream] | None = None
         self.server_headers: dict[str, str] = {}
 
+    def close(self) -> None:
+        """Give up the kept connection."""
+        if self._last is not None:
+            self._last[1].sock.close()
+            self._last = None
+
     @property
     def version(self) -> str:
         """The API version that both sides know, asked for once."""
@@ -238,25 +248,19 @@ class Client:
         head = self._head(method, target, body is not None, len(content), stream is not None, headers)
         try:
             connection.sock.sendall(head + content)
-            if stream is not None and (fresh or self._still_open(connection)):
+            if stream is not None:
                 self._send_chunks(connection, stream)
-                fresh = True  # the stream is used up: no second try
             response = self._answer(connection, method)
-        except (BrokenPipeError, ConnectionResetError, CliError):
-            if fresh:
+        except (BrokenPipeError, ConnectionResetError, HungUp):
+            connection.sock.close()
+            if fresh or method not in ("GET", "HEAD"):
                 raise
-            return self.raw(method, target, body, stream, headers)  # the daemon closed the kept connection
+            return self.raw(method, target, body, stream, headers)  # it was closed as we wrote: nothing was done
+        except CliError:
+            connection.sock.close()
+            raise
         self._last = (response, connection)
         return response
-
-    def _still_open(self, connection: Stream) -> bool:
-        """Whether the daemon has not closed a kept connection in the meantime (for TLS: not known, so not trusted)."""
-        try:
-            if self.endpoint.tls is not None:
-                return False
-            return bool(connection.sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return True
 
     def _send_chunks(self, connection: Stream, stream: Iterable[bytes]) -> None:
         try:
@@ -294,8 +298,10 @@ class Client:
         if self._last is not None:
             response, stream = self._last
             self._last = None
-            if response.finished and response.reusable:
+            if response.finished and response.reusable and _is_quiet(stream.sock):
                 return stream, False
+            if response.finished:
+                stream.sock.close()
         return Stream(connect(self.endpoint)), True
 
     def _head(
@@ -325,6 +331,15 @@ class Client:
                 headers[name.strip().lower().decode("latin-1")] = value.strip().decode("latin-1")
             if status >= 200 or status == 101:
                 return Response(connection, status, headers, method == "HEAD" or status in (101, 204, 304))
+
+
+def _is_quiet(sock: Any) -> bool:
+    """Whether a kept connection is still open: one that has something to read has been closed (or is not in step)."""
+    import select
+
+    waiter = select.poll()
+    waiter.register(sock.fileno(), select.POLLIN)
+    return not waiter.poll(0)
 
 
 def _refusal(response: Response) -> DaemonError:

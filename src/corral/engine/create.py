@@ -46,9 +46,10 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     image = engine.images.get(request.image, platform or None)
     defaults.apply_image(request, image.config.run)
     defaults.check_config(request)
-    warnings = _without_swap(engine, host)
+    warnings = unsupported.discard(host, engine.facts)
     defaults.fill_host(
         host,
+        network="none" if engine.config.bridge == "none" else "bridge",
         shm_size=defaults.size_bytes(engine.config.default_shm_size),
         log=LogConfig(type=engine.config.log_driver, config=dict(engine.config.log_opts or {})),
         runtime=engine.config.default_runtime,
@@ -97,20 +98,6 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         engine.events.publish("volume", "create", volume, {"driver": "local"})
     engine.publish(live, "create")
     return Created(container_id, warnings)
-
-
-def _without_swap(engine: Engine, host: HostConfig) -> list[str]:
-    """Drop what this kernel cannot limit, with Docker's warnings."""
-    warnings = []
-    if host.memory and engine.facts.cgroup_version == 1 and not engine.facts.swap_accounting:
-        host.memory_swap = -1
-        warnings.append(
-            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
-            "Memory limited without swap."
-        )
-    if host.pids_limit is not None and host.pids_limit <= 0:
-        host.pids_limit = None
-    return warnings
 
 
 def _check_against_host(engine: Engine, host: HostConfig) -> None:

@@ -262,10 +262,12 @@ def cpu_list(text: str) -> set[int]:
     return chosen
 
 
-def fill_host(host: HostConfig, *, shm_size: int, log: LogConfig, runtime: str, init: bool) -> None:
+def fill_host(
+    host: HostConfig, *, shm_size: int, log: LogConfig, runtime: str, init: bool, network: str = "bridge"
+) -> None:
     """Docker's defaults for what the request leaves open."""
     if host.network_mode in ("", "default"):
-        host.network_mode = "bridge"
+        host.network_mode = network
     host.ipc_mode = host.ipc_mode or "private"
     host.cgroupns_mode = host.cgroupns_mode or "private"
     host.shm_size = host.shm_size or shm_size

@@ -1,4 +1,7 @@
-"""What a create request may say in Docker's API and this engine cannot do: refused, so that nobody relies on it.
+"""What a create request may say in Docker's API and this engine or this kernel cannot do.
+
+What the engine cannot do is refused, so that nobody relies on it; what the kernel cannot limit is dropped with
+Docker's warning, as in Docker.
 
 `docs/compatibility.md` tells users the same; a field that is neither refused here nor used anywhere belongs in it.
 """
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from corral.engine.hostfacts import HostFacts
 from corral.errors import Unsupported
 from corral.wire.containers import EndpointSettings, HostConfig
 
@@ -60,3 +64,32 @@ def _check_labels(options: Iterable[str], confining: frozenset[str]) -> None:
             raise NotSupported(
                 f"security option {option} is not supported: containers are not confined by {module} yet"
             )
+
+
+_CANNOT = "Your kernel does not support {what} or the cgroup is not mounted. {told}"
+
+
+def discard(host: HostConfig, facts: HostFacts) -> list[str]:
+    """Drop the limits that this kernel does not have; Docker's warnings about them."""
+    warnings = []
+
+    def drop(what: str, told: str, **values: object) -> None:
+        for name, value in values.items():
+            setattr(host, name, value)
+        warnings.append(_CANNOT.format(what=what, told=told))
+
+    if host.memory and "memory" not in facts.controllers:
+        drop("memory limit capabilities", "Limitation discarded.", memory=0, memory_swap=0, memory_reservation=0)
+    if host.memory and not facts.swap_accounting:
+        drop("swap limit capabilities", "Memory limited without swap.", memory_swap=-1)
+    if host.memory_swappiness is not None and facts.cgroup_version == 2:
+        drop("memory swappiness capabilities", "Memory swappiness discarded.", memory_swappiness=None)
+    if host.oom_kill_disable and facts.cgroup_version == 2:
+        drop("OomKillDisable", "OomKillDisable discarded.", oom_kill_disable=None)
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        host.pids_limit = None
+    if host.pids_limit and "pids" not in facts.controllers:
+        drop("PIDs limit capabilities", "PIDs limit discarded.", pids_limit=None)
+    if host.cpuset_cpus and "cpuset" not in facts.controllers:
+        drop("cpuset", "Cpuset discarded.", cpuset_cpus="", cpuset_mems="")
+    return warnings

@@ -101,25 +101,9 @@ class Container:
 
         Failure("state", ...) if it was started before or is dead, ("exec", ...) if execve fails, ("hook", ...).
         """
+        path = f"{self.state_dir}/{state.START_FIFO}"
         if self.status() == "stopped":
             raise Failure("state", errno.ESRCH, self.id, "cannot start a container that has stopped")
-        pidfd = forks.open_init(self)
-        try:
-            fifo = self._take_start_fifo()
-            try:
-                forks.await_exec(self, fifo, pidfd)
-            finally:
-                os.close(fifo)
-        finally:
-            os.close(pidfd)
-        try:
-            self._run_hooks("poststart", "running")
-        except Failure:
-            self.kill(signal.SIGKILL, all=True)
-            raise
-
-    def _take_start_fifo(self) -> int:
-        path = f"{self.state_dir}/{state.START_FIFO}"
         try:
             fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
@@ -131,7 +115,15 @@ class Container:
         except FileNotFoundError:
             detail = f"cannot start a container in the {self.status()} state"
             raise Failure("state", errno.EEXIST, self.id, detail) from None
-        return fifo
+        try:
+            forks.await_exec(self, fifo)
+        finally:
+            os.close(fifo)
+        try:
+            self._run_hooks("poststart", "running")
+        except Failure:
+            self.kill(signal.SIGKILL, all=True)
+            raise
 
     def exec(
         self,

@@ -215,36 +215,37 @@ def _ready(fifo: int, pidfd: int, timeout_ms: int | None) -> set[int]:
     """Which of the two has something to say: the fifo (data, or a writer that came and went), the process (its end)."""
     poll = select.poll()
     poll.register(fifo, select.POLLIN)
-    poll.register(pidfd, select.POLLIN)
+    if pidfd >= 0:
+        poll.register(pidfd, select.POLLIN)
     return {fd for fd, _ in poll.poll(timeout_ms)}
 
 
-def open_init(container: Container) -> int:
-    """A pidfd of init, taken before it is released: a short-lived program may be gone and reaped right after."""
-    try:
-        return os.pidfd_open(container.pid)
-    except ProcessLookupError:
-        raise Failure("init", errno.ECHILD, container.id, "init died before start") from None
-
-
-def await_exec(container: Container, fifo: int, pidfd: int) -> None:
+def await_exec(container: Container, fifo: int) -> None:
     """Read the start fifo until execve closes it; hands a seccomp listener over on the way."""
-    while True:
-        ready = _ready(fifo, pidfd, None)
-        if fifo not in ready:
-            # Looked at one after the other: between the looks init may have become a program and ended.
-            ready = _ready(fifo, pidfd, 0)
-        if fifo not in ready:
-            raise Failure("init", errno.ECHILD, container.id, "init died before start")
-        message = os.read(fifo, 4096)
-        if not message:
-            return
-        if message[:1] == b"E":
-            raise Failure.from_bytes(message[1:])
-        from corral.runtime import notify
+    try:
+        pidfd = os.pidfd_open(container.pid)
+    except ProcessLookupError:
+        pidfd = -1  # it has been reaped already: the fifo says whether it became a program before that
+    try:
+        while True:
+            ready = _ready(fifo, pidfd, None if pidfd >= 0 else 0)
+            if fifo not in ready and pidfd >= 0:
+                # Looked at one after the other: between the looks init may have become a program and ended.
+                ready = _ready(fifo, pidfd, 0)
+            if fifo not in ready:
+                raise Failure("init", errno.ECHILD, container.id, "init died before start")
+            message = os.read(fifo, 4096)
+            if not message:
+                return
+            if message[:1] == b"E":
+                raise Failure.from_bytes(message[1:])
+            from corral.runtime import notify
 
-        notify.hand_over(container, container.pid, int(message[1:]))
-        notify.release(container.state_dir)
+            notify.hand_over(container, container.pid, int(message[1:]))
+            notify.release(container.state_dir)
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 def reap(pid: int) -> None:

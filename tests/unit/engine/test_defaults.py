@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from corral.wire.containers import (
     RestartPolicy,
     Ulimit,
 )
+from tests.unit.engine.test_spec import FACTS
 
 
 def image(**fields: Any) -> RunConfig:
@@ -196,6 +198,23 @@ def test_link_local_addresses_are_refused() -> None:
     asked = EndpointSettings(ipam_config=EndpointIPAMConfig(link_local_ips=["169.254.1.1"]))
     with pytest.raises(NotSupported):
         unsupported.check(HostConfig(), [asked], confining=frozenset())
+
+
+def test_what_the_kernel_cannot_limit_is_dropped_with_a_warning() -> None:
+    host = HostConfig(memory=1 << 28, memory_swappiness=5, oom_kill_disable=True, pids_limit=0, cpuset_cpus="0")
+    facts = dataclasses.replace(FACTS, cgroup_version=2, swap_accounting=False, controllers=frozenset({"memory"}))
+    told = unsupported.discard(host, facts)
+    assert [warning.rpartition(". ")[2] for warning in told] == [
+        "Memory limited without swap.", "Memory swappiness discarded.", "OomKillDisable discarded.",
+        "Cpuset discarded.",
+    ]  # fmt: skip
+    assert (host.memory, host.memory_swap) == (1 << 28, -1)
+    assert (host.memory_swappiness, host.oom_kill_disable, host.pids_limit, host.cpuset_cpus) == (None, None, None, "")
+    assert unsupported.discard(host, dataclasses.replace(FACTS, swap_accounting=True)) == []
+    nothing = dataclasses.replace(FACTS, controllers=frozenset())
+    limited = HostConfig(memory=1 << 28, pids_limit=5)
+    assert len(unsupported.discard(limited, nothing)) == 2
+    assert (limited.memory, limited.pids_limit) == (0, None)
 
 
 def test_profiles_are_refused_where_the_kernel_would_enforce_them() -> None:

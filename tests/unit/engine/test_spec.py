@@ -22,7 +22,7 @@ from corral.wire.containers import ContainerConfig, HostConfig, Ulimit
 FACTS = HostFacts(
     machine="x86_64", architecture="amd64", kernel="6.1.0", hostname="machine", operating_system="Debian",
     os_version="12", cpus=2, memory_bytes=1 << 32, cgroup_version=1, capabilities=profiles.ALL_CAPABILITIES,
-    controllers=frozenset(("cpu", "memory", "pids")), swap_accounting=True, confining=frozenset(),
+    controllers=frozenset(("cpu", "cpuset", "memory", "pids")), swap_accounting=True, confining=frozenset(),
     devices=(("/dev/null", "c", 1, 3, 0o666, 0, 0), ("/dev/sda", "b", 8, 0, 0o660, 0, 6)),
 )  # fmt: skip
 
