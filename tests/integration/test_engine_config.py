@@ -80,7 +80,10 @@ def test_options_reach_containers(new_daemon: Callable[..., Daemon]) -> None:
     container = daemon.start("sleep", "60")
     settings = daemon.inspect(container)["NetworkSettings"]["Networks"]["bridge"]
     assert (settings["Gateway"], settings["IPAddress"].rpartition(".")[0]) == ("10.77.0.1", "10.77.0")
-    script = "cat /sys/class/net/eth0/mtu; ulimit -n; grep NoNew /proc/self/status | cut -f2; grep -o 9.9.9.9 /etc/resolv.conf"
+    script = (
+        "cat /sys/class/net/eth0/mtu; ulimit -n; grep NoNew /proc/self/status | cut -f2;"
+        " grep -o 9.9.9.9 /etc/resolv.conf"
+    )
     assert daemon.output("exec", container, "sh", "-c", script).split() == ["1400", "99", "1", "9.9.9.9"]
     host = daemon.inspect(container)["HostConfig"]
     assert (host["ShmSize"], host["LogConfig"]["Config"], host["Init"]) == (5 << 20, {"max-size": "1m"}, True)
