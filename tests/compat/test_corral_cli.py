@@ -306,7 +306,7 @@ def test_a_terminal_with_resize_and_control_keys(running: Daemon) -> None:
     terminal.resize(40, 120)
     terminal.send("until stty size | grep 120; do :; done\n")
     terminal.expect("40 120")
-    terminal.send("echo $((40 + 2)); sleep 100\n")
+    terminal.send("sh -c 'echo $((40 + 2)); exec sleep 100'\n")  # the line comes from whom the key is for
     terminal.expect("42\r\n")
     terminal.send("\x03")
     terminal.expect("# ")

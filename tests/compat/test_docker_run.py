@@ -63,7 +63,7 @@ def test_exit_code_of_a_refused_run(engine: Engine) -> None:
         (["--shm-size", "1m"], "df -k /dev/shm | tail -1 | awk '{print $2}'", "1024"),
         (["--network", "none"], "ls /sys/class/net", "lo"),
         (["--network", "host"], "test $(hostname) = $(cat /proc/sys/kernel/hostname) && echo same", "same"),
-        (["--add-host", "db:10.1.2.3"], "grep db /etc/hosts", "10.1.2.3\tdb"),
+        (["--add-host", "db:10.1.2.3"], "grep -w db /etc/hosts", "10.1.2.3\tdb"),
         (["--dns", "9.9.9.9", "--dns-search", "a.example"], "grep '^[a-z]' /etc/resolv.conf | sort",
          "nameserver 9.9.9.9\nsearch a.example"),
         (["--pid", "host"], "test $$ -gt 1 && echo many", "many"),

@@ -64,6 +64,7 @@ def test_job_control(engine: Engine) -> None:
         terminal.expect("Running")
         terminal.type("kill %1; wait; echo ended\r")
         terminal.expect("ended\r\n")
+        terminal.expect("# ")
         terminal.type("\x04")  # end of input
         terminal.finish()
 

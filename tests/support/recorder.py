@@ -75,9 +75,9 @@ def recorder() -> Iterator[Recorder]:
 
 
 def essence(value: Any) -> Any:
-    """A body without what is empty: absent, null, zero, false, "" and [] mean the same to the API."""
+    """A body without what is empty (it means absent to the API), and in order where docker has none."""
     if isinstance(value, dict):
-        kept = {key: sorted(item) if key == "Env" and item else essence(item) for key, item in value.items()}
+        kept = {key: sorted(item) if key in ("Env", "Binds") and item else essence(item) for key, item in value.items()}
         return {key: item for key, item in kept.items() if item or item == -1}
     if isinstance(value, list):
         return [essence(item) for item in value]

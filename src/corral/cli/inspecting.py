@@ -37,7 +37,7 @@ def show(names: list[str], get: Getter, format_: str) -> int:
         template = Template(format_.replace("\\t", "\t").replace("\\n", "\n"))
         for one in found:
             try:
-                text = template.render(_typed(one))
+                text = template.render(one if _untyped(format_) else _typed(one))
             except CliError:
                 sys.stdout.write("\n")
                 raise
@@ -61,6 +61,18 @@ _MAPS = frozenset(
     """Annotations Containers Data DriverOpts ExposedPorts Labels Networks Options Ports PortBindings Status StorageOpt
     Sysctls Tmpfs Volumes""".split()
 )
+
+
+# Fields that docker's own structures spell otherwise: a template with one of them is run on the plain JSON.
+_SPELT_OTHERWISE = (".Id", ".Dns", ".DnsOptions", ".DnsSearch", ".HostIp")
+
+
+def _untyped(format_: str) -> bool:
+    for name in _SPELT_OTHERWISE:
+        position = format_.find(name)
+        if position >= 0 and not format_[position + len(name) : position + len(name) + 1].isalnum():
+            return True
+    return False
 
 
 def _typed(value: Any, name: str = "") -> Any:
