@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def daemon() -> Iterator[Daemon]:
+def shared_daemon() -> Iterator[Daemon]:
     """One corrald for the whole run; it must hold nothing at the end that it did not hold at the start."""
     if os.geteuid() != 0:
         pytest.skip("corrald needs root")
@@ -31,7 +31,7 @@ def shared_engine(request: pytest.FixtureRequest) -> Engine:
     """The engine under test: the session's corrald, or the one given with --engine."""
     given = request.config.getoption("--engine")
     if not given:
-        ours: Daemon = request.getfixturevalue("daemon")
+        ours: Daemon = request.getfixturevalue("shared_daemon")
         return ours
     other = Engine(given)
     other.load_image()
@@ -47,10 +47,10 @@ def engine(shared_engine: Engine) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def emptied(daemon: Daemon) -> Iterator[None]:
-    """For modules that use the session's corrald: every container is removed after each test."""
-    yield
-    daemon.remove_all()
+def daemon(shared_daemon: Daemon) -> Iterator[Daemon]:
+    """The session's corrald, whatever --engine says; containers that a test leaves behind are removed after it."""
+    yield shared_daemon
+    shared_daemon.remove_all()
 
 
 @pytest.fixture

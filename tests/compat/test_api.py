@@ -12,8 +12,6 @@ import pytest
 from tests.support.daemon import IMAGE, Daemon, Engine
 from tests.support.wait import until
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 
 def test_ping(engine: Engine) -> None:
     reply = engine.get("/_ping")

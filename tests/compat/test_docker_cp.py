@@ -12,8 +12,6 @@ import pytest
 
 from tests.support.daemon import IMAGE, Daemon, Engine
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 
 @pytest.fixture(params=["created", "running", "exited"])
 def container(request: pytest.FixtureRequest, engine: Engine) -> str:

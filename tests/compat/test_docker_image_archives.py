@@ -24,8 +24,6 @@ from tests.support.images import (
     tar_of,
 )
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 NAME = "corral.test/small:1"
 needs_registry = pytest.mark.skipif(registries.PROGRAM is None, reason="docker-registry is not installed")
 
@@ -193,11 +191,11 @@ def test_layers_with_special_files(daemon: Daemon) -> None:
 
 
 @pytest.fixture(scope="module")
-def registry(daemon: Daemon) -> object:
+def registry(shared_daemon: Daemon) -> object:
     """A registry on the loopback of the daemon's own network namespace."""
     if registries.PROGRAM is None:
         pytest.skip("docker-registry is not installed")
-    with daemon.space.inside(), registries.registry() as address:
+    with shared_daemon.space.inside(), registries.registry() as address:
         yield address
 
 

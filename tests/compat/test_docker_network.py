@@ -13,8 +13,6 @@ from tests.support.daemon import IMAGE, Daemon
 from tests.support.netns import Space, fetch, inside
 from tests.support.wait import until
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 
 @pytest.fixture
 def beside(daemon: Daemon) -> Iterator[Space]:

@@ -15,8 +15,6 @@ from tests.support.daemon import IMAGE, Daemon, Engine
 from tests.support.netns import Space
 from tests.support.wait import until
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 _START_S = 30
 
 
