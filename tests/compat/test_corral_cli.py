@@ -30,8 +30,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def running(daemon: Daemon) -> Iterator[Daemon]:
+def running(shared_daemon: Daemon) -> Iterator[Daemon]:
     """The session's daemon, with containers `cli-one` (runs), `cli-two` (has ended) and a volume."""
+    daemon = shared_daemon
     daemon.output(
         "run", "-d", "--name", "cli-one", "-v", "cli-vol:/x", "--expose", "99", "-l", "a=b", IMAGE, "sleep", "1000"
     )

@@ -18,12 +18,12 @@ from tests.support.registry import PROGRAM, registry
 
 
 @pytest.fixture(scope="module")
-def address(daemon: Daemon) -> Iterator[str]:
+def address(shared_daemon: Daemon) -> Iterator[str]:
     """A registry on the loopback of the daemon's network namespace, which is spoken to over plain HTTP."""
     if PROGRAM is None:
         pytest.skip("docker-registry is not installed")
     with contextlib.ExitStack() as stack:
-        with daemon.space.inside():
+        with shared_daemon.space.inside():
             found = stack.enter_context(registry())
         yield found
 
