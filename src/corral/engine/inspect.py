@@ -15,6 +15,7 @@ from corral.engine.live import Live
 from corral.engine.record import Container, MountPoint
 from corral.errors import NotFound
 from corral.net.model import Endpoint
+from corral.wire.durations import human_duration
 
 _OMITTED_WHEN_EMPTY = ("Healthcheck", "StopSignal", "StopTimeout", "Shell", "MacAddress", "ArgsEscaped")
 
@@ -264,35 +265,7 @@ def seconds_of(timestamp: str) -> float:
 
 
 def _since(timestamp: str) -> str:
-    return duration_text(max(0.0, time.time() - seconds_of(timestamp)))
-
-
-def duration_text(seconds: float) -> str:
-    """A duration for people, in Docker's words."""
-    whole = int(seconds)
-    if whole < 1:
-        return "Less than a second"
-    if whole == 1:
-        return "1 second"
-    if whole < 60:
-        return f"{whole} seconds"
-    minutes = whole // 60
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    hours = int(seconds / 3600 + 0.5)
-    if hours == 1:
-        return "About an hour"
-    if hours < 48:
-        return f"{hours} hours"
-    if hours < 24 * 7 * 2:
-        return f"{hours // 24} days"
-    if hours < 24 * 30 * 2:
-        return f"{hours // 24 // 7} weeks"
-    if hours < 24 * 365 * 2:
-        return f"{hours // 24 // 30} months"
-    return f"{int(seconds / 3600) // 24 // 365} years"
+    return human_duration(max(0.0, time.time() - seconds_of(timestamp)))
 
 
 def exec_instance(found: Exec) -> dict[str, Any]:
