@@ -58,7 +58,8 @@ class Engine:
 
     def cli(self, *words: str) -> None:
         """Run the docker CLI against this engine."""
-        subprocess.run(["docker", "-H", f"unix://{self.path}", *words], check=True, stdout=subprocess.DEVNULL)
+        command = ["docker", "-H", f"unix://{self.path}", *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def create(self, *command: str, **host: Any) -> str:
         """A new container's id."""
