@@ -163,3 +163,12 @@ def test_stopped_container_keeps_owners_and_large_files(engine: Engine, tmp_path
 
 def test_kinds_of_images_remain_after_cp(engine: Engine) -> None:
     assert IMAGE in engine.output("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+
+
+def test_archive_mode_gives_files_to_the_user_of_the_container(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    engine.output("run", "-d", "--name", "owned", "-u", "12:34", IMAGE, "sleep", "60")
+    engine.output("cp", str(tmp_path / "file"), "owned:/tmp/plain")
+    engine.output("cp", "-a", str(tmp_path / "file"), "owned:/tmp/archived")
+    out = engine.output("exec", "owned", "stat", "-c", "%u:%g", "/tmp/plain", "/tmp/archived")
+    assert out.split() == ["0:0", "12:34"]

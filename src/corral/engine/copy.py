@@ -23,6 +23,8 @@ from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.errors import Forbidden, InvalidParameter, NotFound
 from corral.linux import files
+from corral.runtime import users
+from corral.runtime.failure import Failure
 from corral.store import pack, tar, tree
 
 _AHEAD = 8  # pieces between the thread that works on the disk and the event loop
@@ -182,10 +184,11 @@ async def export(engine: Engine, live: Live) -> AsyncIterator[bytes]:
 async def extract(
     engine: Engine, live: Live, path: str, body: AsyncIterator[bytes], *, keep_kind: bool, copy_owner: bool
 ) -> None:
-    """Unpack a tar into the folder `path`."""
+    """Unpack a tar into the folder `path`; with `copy_owner` everything becomes the container's user's."""
     async with filesystem.root(engine, live) as root_fd:
         target = await asyncio.to_thread(_target, live, root_fd, path)
-        options = tree.UnpackOptions(keep_kind=keep_kind)
+        owner = await asyncio.to_thread(_owner, live, root_fd) if copy_owner else None
+        options = tree.UnpackOptions(owner=owner, keep_kind=keep_kind)
         await feed_thread(body, lambda source: _unpack(root_fd, target, source, options))
     engine.publish(live, "extract-to-dir", path=path)
 
@@ -209,6 +212,27 @@ def _target(live: Live, root_fd: int, path: str) -> str:
     if volume is None and live.record.host.readonly_rootfs:
         raise ReadOnly("container rootfs is marked read-only")
     return clean
+
+
+def _owner(live: Live, root_fd: int) -> tuple[int, int] | None:
+    """The container's user, who owns what is copied with `-a`, as in Docker; None without one."""
+    user = live.record.config.user
+    if not user:
+        return None
+    try:
+        found = users.resolve(user, (), _text(root_fd, "etc/passwd"), _text(root_fd, "etc/group"))
+    except Failure as failure:
+        raise InvalidParameter(f"unable to find user {failure.path}: no matching entries in passwd file") from failure
+    return found.uid, found.gid
+
+
+def _text(root_fd: int, path: str) -> str:
+    try:
+        fd = files.openat2(root_fd, path, os.O_RDONLY)
+    except OSError:
+        return ""
+    with open(fd, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read(4 << 20)
 
 
 def _below(path: str, folder: str) -> bool:
