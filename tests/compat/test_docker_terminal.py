@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.support.daemon import DOCKER, IMAGE, Engine
+from tests.support.daemon import IMAGE, Engine, docker_cli
 from tests.support.terminal import Terminal
 from tests.support.wait import until
 
@@ -14,7 +14,7 @@ from tests.support.wait import until
 def typed(engine: Engine, *words: str, rows: int = 24, columns: int = 80) -> Iterator[Terminal]:
     """A docker command on a terminal."""
     environment = {**engine.environment(), "TERM": "xterm", "HOME": "/nonexistent"}
-    with Terminal([DOCKER, *words], environment, rows, columns) as terminal:
+    with Terminal([docker_cli(), *words], environment, rows, columns) as terminal:
         yield terminal
 
 

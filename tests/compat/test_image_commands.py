@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import DOCKER, IMAGE, Daemon, Engine, busybox_image
+from tests.support.daemon import IMAGE, Daemon, Engine, busybox_image, docker_cli
 from tests.support.registry import PROGRAM, registry
 
 
@@ -49,7 +49,7 @@ def image_id(engine: Engine, name: str) -> str:
 def raw(engine: Engine, *words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """A docker command with bytes in and out."""
     return subprocess.run(
-        [DOCKER, *words], env=engine.environment(), input=data, capture_output=True, timeout=30, check=False
+        [docker_cli(), *words], env=engine.environment(), input=data, capture_output=True, timeout=30, check=False
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import DOCKER, IMAGE, Daemon, running_daemon
+from tests.support.daemon import IMAGE, Daemon, docker_cli, running_daemon
 from tests.support.netns import inside
 from tests.support.registry import free_port
 from tests.support.terminal import Terminal
@@ -141,7 +141,7 @@ def test_tls(tmp_path: Path) -> None:
         def docker(*words: str, stdin: str = "", verify: bool = True) -> subprocess.CompletedProcess[str]:
             more = {"DOCKER_TLS_VERIFY": "1"} if verify else {}
             return subprocess.run(
-                [DOCKER, *words],
+                [docker_cli(), *words],
                 env=environment | more,
                 input=stdin,
                 capture_output=True,
@@ -155,7 +155,7 @@ def test_tls(tmp_path: Path) -> None:
         assert (done.stdout, done.stderr, done.returncode) == ("through tls\n", "err\n", 3)
         assert docker("run", "-i", "--rm", IMAGE, "cat", stdin="x" * 3_000_000).stdout == "x" * 3_000_000
         with Terminal(
-            [DOCKER, "run", "--rm", "-it", IMAGE, "sh"], environment | {"DOCKER_TLS_VERIFY": "1"}
+            [docker_cli(), "run", "--rm", "-it", IMAGE, "sh"], environment | {"DOCKER_TLS_VERIFY": "1"}
         ) as terminal:
             terminal.expect("# ")
             terminal.type("echo $((6 * 7)); exit 4\r")
@@ -172,7 +172,7 @@ def test_plain_tcp_on_loopback() -> None:
     with running_daemon("-H", f"tcp://127.0.0.1:{port}") as daemon, inside(daemon.space.pid):
         environment = {**daemon.environment(), "DOCKER_HOST": f"tcp://127.0.0.1:{port}"}
         done = subprocess.run(
-            [DOCKER, "run", "-i", "--rm", IMAGE, "cat"], env=environment, input="over tcp", capture_output=True,
+            [docker_cli(), "run", "-i", "--rm", IMAGE, "cat"], env=environment, input="over tcp", capture_output=True,
             text=True, timeout=20, check=False,
         )  # fmt: skip
         assert done.stdout == "over tcp"

@@ -77,7 +77,7 @@ class Reply:
         return str(self.json()["message"])
 
 
-def _cli() -> str:
+def docker_cli() -> str:
     """The stock docker CLI; a test that needs it is skipped on a machine without."""
     if not DOCKER:
         pytest.skip("the docker CLI is not installed")
@@ -114,7 +114,7 @@ class Engine:
         """The stock CLI; CompletedProcess with text."""
         source: dict[str, Any] = {"stdin": subprocess.DEVNULL} if input is None else {"input": _text(input)}
         done = subprocess.run(
-            [_cli(), *words],
+            [docker_cli(), *words],
             env=self.environment(),
             capture_output=True,
             text=True,
@@ -134,7 +134,7 @@ class Engine:
     def popen(self, *words: str, **more: Any) -> subprocess.Popen[bytes]:
         """A docker command that goes on while the test does."""
         more = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more
-        return subprocess.Popen([_cli(), *words], env=self.environment(), **more)
+        return subprocess.Popen([docker_cli(), *words], env=self.environment(), **more)
 
     def inspect(self, ref: str) -> dict[str, Any]:
         """A container."""
