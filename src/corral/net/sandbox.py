@@ -96,7 +96,7 @@ class Host:
             # A container must not become the host's router (CVE-2020-13401); `rules` drops its announcements, too.
             write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
         if any(address.version == 6 for address in addresses):
-            write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
+            _set_ipv6(name, True)
         present = {address for index, address in self.netlink.addresses() if index == found.index}
         wanted = [netlink.address_add(found.index, address) for address in addresses if address not in present]
         self.netlink.execute([*wanted, netlink.link_up(found.index)])
@@ -189,8 +189,14 @@ class Host:
 
 
 def _set_ipv6(interface: str, wanted: bool) -> None:
-    """No link-local address on a network without IPv6, as Docker; a kernel without IPv6 has no such file."""
+    """No link-local address on a network without IPv6, as Docker; a kernel without IPv6 has no such file.
+
+    With IPv6, no duplicate detection: until it is over, for two seconds, the link-local address cannot ask for
+    neighbours, and nothing that is forwarded arrives.  Addresses here are derived from a MAC that IPAM made unique.
+    """
     try:
+        if wanted:
+            write_sysctl(f"net/ipv6/conf/{interface}/accept_dad", "0")
         write_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "0" if wanted else "1")
     except FileNotFoundError:
         if wanted:
