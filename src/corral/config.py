@@ -38,6 +38,7 @@ class Config:
     group: str = "docker"
     labels: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
+    image_gc: Mapping[str, Any] | None = None  # see corral.image.policy
     bridge: str = ""
     bip: str = ""
     fixed_cidr: str = ""
@@ -218,6 +219,7 @@ def _has(item: Any, **kinds: type) -> bool:
 
 _INSIDE: Mapping[str, Callable[[Any], bool]] = {
     "runtimes": lambda item: _has(item, path=str) and isinstance(item.get("runtimeArgs", []), list),
+    "image_gc": lambda item: isinstance(item, (str, list)),
     "default_ulimits": lambda item: _has(item, Name=str, Soft=int, Hard=int),
     "default_address_pools": lambda item: _has(item, base=str, size=int),
 }

@@ -27,6 +27,7 @@ from corral.engine.containers import Containers
 from corral.engine.context import Engine, Paths
 from corral.engine.events import Events
 from corral.engine.execs import Execs
+from corral.engine.imagekeeper import ImageKeeper
 from corral.engine.system import VERSION
 from corral.engine.tasks import Launcher
 from corral.errors import CorralError
@@ -152,6 +153,7 @@ async def _serve(config: Config) -> int:
     gc.freeze()
     for listener, context in listeners:
         await server.listen(listener, context)
+    services.engine.background.add(asyncio.create_task(services.image_keeper.run()))
     _log.info("serving on %s", ", ".join(config.hosts))
     _notify_ready()
     await stop.wait()
@@ -181,6 +183,8 @@ def _build(config: Config, launcher: Launcher) -> Services:
 
     def image_event(action: str, image: str, attributes: dict[str, str]) -> None:
         events.publish("image", action, image, attributes)
+        if action in ("load", "pull", "import"):
+            keeper.look_soon()
 
     images = Images(db, config.data_root, image_event, _registries(config))
     engine = Engine(
@@ -195,8 +199,9 @@ def _build(config: Config, launcher: Launcher) -> Services:
         networks=Networks(db, _network_settings(config)),
         volumes=Volumes(db, config.data_root),
     )
+    keeper = ImageKeeper(engine)
     execs = Execs(engine)
-    return Services(engine, Containers(engine, execs), execs)
+    return Services(engine, Containers(engine, execs), execs, keeper)
 
 
 def _registries(config: Config) -> Registries:
@@ -250,6 +255,7 @@ async def _shut_down(services: Services) -> None:
             live.task.close()
     await engine.networks.close(keep=any(live.has_process for live in engine.index))
     engine.launcher.stop()
+    engine.images.catalog.keep_uses()
     engine.images.close()
     engine.db.close()
 

@@ -55,11 +55,14 @@ def busybox_layer() -> bytes:
     return tar_of(members)
 
 
-def config_of(layers: list[bytes], **run: object) -> bytes:
+ARCHITECTURE = "amd64" if os.uname().machine == "x86_64" else "arm64"
+
+
+def config_of(layers: list[bytes], architecture: str = ARCHITECTURE, **run: object) -> bytes:
     """An image configuration for uncompressed layers."""
     return json.dumps(
         {
-            "architecture": "amd64" if os.uname().machine == "x86_64" else "arm64",
+            "architecture": architecture,
             "os": "linux",
             "created": "2024-01-02T03:04:05Z",
             "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"], **run},
@@ -80,7 +83,9 @@ def docker_archive(layers: list[bytes], tags: list[str], **run: object) -> bytes
     return tar_of(members)
 
 
-def oci_blobs(layers: list[bytes], *, compress: bool = True) -> tuple[dict[str, object], dict[str, bytes]]:
+def oci_blobs(
+    layers: list[bytes], *, compress: bool = True, architecture: str = ARCHITECTURE
+) -> tuple[dict[str, object], dict[str, bytes]]:
     """The manifest's descriptor and all blobs by digest."""
     blobs = {}
     descriptors = []
@@ -89,7 +94,7 @@ def oci_blobs(layers: list[bytes], *, compress: bool = True) -> tuple[dict[str, 
         blobs[digest(data)] = data
         kind = "application/vnd.oci.image.layer.v1.tar" + ("+gzip" if compress else "")
         descriptors.append({"mediaType": kind, "digest": digest(data), "size": len(data)})
-    config = config_of(layers)
+    config = config_of(layers, architecture)
     blobs[digest(config)] = config
     kind = "application/vnd.oci.image.config.v1+json"
     manifest = json.dumps(
@@ -108,6 +113,46 @@ def oci_blobs(layers: list[bytes], *, compress: bool = True) -> tuple[dict[str, 
 def oci_archive(layers: list[bytes], name: str, *, compress: bool = True) -> bytes:
     """An OCI layout in a tar."""
     descriptor, blobs = oci_blobs(layers, compress=compress)
+    return _layout(descriptor, blobs, name)
+
+
+def multi_archive(parts: dict[str, list[bytes]], name: str, statement: bytes = b"") -> bytes:
+    """An OCI layout in a tar: one image with a manifest for each architecture, with an attestation of the first."""
+    blobs: dict[str, bytes] = {}
+    manifests: list[dict[str, object]] = []
+    for architecture, layers in parts.items():
+        descriptor, more = oci_blobs(layers, architecture=architecture)
+        blobs |= more
+        manifests.append({**descriptor, "platform": {"os": "linux", "architecture": architecture}})
+    if statement:
+        manifests.append(_attestation(statement, str(manifests[0]["digest"]), blobs))
+    kind = "application/vnd.oci.image.index.v1+json"
+    index = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": manifests}).encode()
+    blobs[digest(index)] = index
+    return _layout({"mediaType": kind, "digest": digest(index), "size": len(index)}, blobs, name)
+
+
+def _attestation(statement: bytes, subject: str, blobs: dict[str, bytes]) -> dict[str, object]:
+    """The descriptor of an attestation manifest; its content is added to `blobs`."""
+    config = b'{"architecture":"unknown","os":"unknown","config":{},"rootfs":{"type":"layers","diff_ids":[]}}'
+    layer = {
+        "mediaType": "application/vnd.in-toto+json", "digest": digest(statement), "size": len(statement),
+        "annotations": {"in-toto.io/predicate-type": json.loads(statement)["predicateType"]},
+    }  # fmt: skip
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    described = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(config), "size": len(config)}
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": described, "layers": [layer]}).encode()
+    blobs |= {digest(found): found for found in (statement, config, manifest)}
+    return {
+        "mediaType": kind, "digest": digest(manifest), "size": len(manifest),
+        "platform": {"os": "unknown", "architecture": "unknown"},
+        "annotations": {
+            "vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": subject,
+        },
+    }  # fmt: skip
+
+
+def _layout(descriptor: dict[str, object], blobs: dict[str, bytes], name: str) -> bytes:
     descriptor["annotations"] = {"org.opencontainers.image.ref.name": name}
     members = [member("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')]
     members += [member(f"blobs/sha256/{name[7:]}", data) for name, data in blobs.items()]

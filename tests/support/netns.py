@@ -119,7 +119,7 @@ async def serve_peer_address(space: Space | None, port: int, host: str = "0.0.0.
     return await asyncio.start_server(answer, sock=listening)
 
 
-async def ask(space: Space | None, host: str, port: int, timeout_s: float = 3.0) -> str:
+async def ask(space: Space | None, host: str, port: int, timeout_s: float = 15.0) -> str:
     """What a server says to a connection from `space` (None: the host); OSError, TimeoutError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     client = space.socket(family=family) if space else socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

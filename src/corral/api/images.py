@@ -1,160 +1,29 @@
-"""`/images/...`: load, pull, list, inspect, tag, remove."""
+"""`/images/...`: load, pull, import, push, save, tag, remove, commit."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
-import calendar
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from corral.api import http, statuses, streams
+from corral.api import http, imagelist, statuses, streams
 from corral.api.http import Answer, BadQuery, Request, Stream
 from corral.api.services import Services
 from corral.engine import commit as commits
-from corral.engine import filters as matching
-from corral.engine.listing import time_ns
 from corral.errors import CorralError, InvalidParameter
-from corral.image.model import Deleted, Image, User
+from corral.image.model import User
 from corral.oci import reference
 from corral.wire.containers import ContainerConfig
-
-_FILTERS = "before dangling label label! reference since until".split()
 
 Progress = Callable[[dict[str, Any]], None]
 
 
 class BadAuth(InvalidParameter):
     """An X-Registry-Auth header that cannot be read."""
-
-
-async def list_(services: Services, request: Request) -> Answer:
-    """GET /images/json"""
-    filters = dict(request.query.filters())
-    matching.check_names(filters, _FILTERS)
-    if request.query.text("filter"):
-        filters["reference"] = [request.query.text("filter")]
-    users = _users(services)
-    images = [image for image in services.engine.images.list() if _keep(services, image, filters)]
-    return http.json([_summary(image, users) for image in images])
-
-
-def summaries(services: Services) -> list[dict[str, Any]]:
-    """Every image, as the list shows it."""
-    users = _users(services)
-    return [_summary(image, users) for image in services.engine.images.list()]
-
-
-def _users(services: Services) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for live in services.engine.index:
-        counts[live.record.image_id] = counts.get(live.record.image_id, 0) + 1
-    return counts
-
-
-def _keep(services: Services, image: Image, filters: matching.Filters) -> bool:
-    dangling = matching.boolean(filters, "dangling")
-    labels = image.config.run.labels or {}
-    created = _seconds(image.created) * 10**9
-    images = services.engine.images
-    return matching.every(
-        (
-            lambda: dangling is None or dangling == image.dangling,
-            lambda: matching.match_labels(filters.get("label", ()), labels),
-            lambda: not filters.get("label!") or not matching.match_labels(filters["label!"], labels),
-            lambda: (
-                not filters.get("reference")
-                or any(reference_matches(pattern, name) for pattern in filters["reference"] for name in image.repo_tags)
-            ),
-            lambda: all(created < _seconds(images.get(ref).created) * 10**9 for ref in filters.get("before", ())),
-            lambda: all(created > _seconds(images.get(ref).created) * 10**9 for ref in filters.get("since", ())),
-            lambda: all(created < time_ns(text) for text in filters.get("until", ())),
-        )
-    )
-
-
-def reference_matches(pattern: str, name: str) -> bool:
-    """Whether `name` (familiar, with tag) fits a glob: of the whole, of the name alone, or of its last parts."""
-    import fnmatch
-
-    bare = name.rpartition(":")[0] or name
-    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(bare, pattern)
-
-
-def _seconds(created: str) -> int:
-    if not created:
-        return 0
-    try:
-        return calendar.timegm(time.strptime(created[:19], "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
-        return 0
-
-
-def _summary(image: Image, users: dict[str, int]) -> dict[str, Any]:
-    return {
-        "Id": image.id,
-        "ParentId": "",
-        "RepoTags": list(image.repo_tags),
-        "RepoDigests": list(image.repo_digests),
-        "Created": _seconds(image.created),
-        "Size": image.size,
-        "SharedSize": -1,
-        "Labels": image.config.run.labels,
-        "Containers": users.get(image.id, 0),
-        "Descriptor": msgspec.to_builtins(image.descriptor),
-    }
-
-
-async def inspect(services: Services, request: Request) -> Answer:
-    """GET /images/{name}/json"""
-    image = services.engine.images.get(request.params["name"], request.query.text("platform") or None)
-    run = image.config.run
-    shown: dict[str, Any] = {
-        "Id": image.id,
-        "RepoTags": list(image.repo_tags),
-        "RepoDigests": list(image.repo_digests),
-        "Comment": image.config.comment,
-        "Created": image.created or "",
-        "Author": image.config.author,
-        "Config": _run_config(run),
-        "Architecture": image.architecture,
-        "Os": image.os,
-        "Size": image.size,
-        "GraphDriver": {"Name": "overlayfs", "Data": None},
-        "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
-        "Metadata": {"LastTagTime": _rfc3339(image.tagged_at)},
-        "Descriptor": msgspec.to_builtins(image.descriptor),
-    }
-    if image.variant:
-        shown["Variant"] = image.variant
-    if request.version < (1, 44):
-        shown["VirtualSize"] = image.size
-    return http.json(shown)
-
-
-def _run_config(run: Any) -> dict[str, Any]:
-    """An image's `Config` with every field that Docker's has."""
-    shown: dict[str, Any] = msgspec.to_builtins(run)
-    full = {
-        "User": "",
-        "Env": None,
-        "Cmd": None,
-        "Entrypoint": None,
-        "WorkingDir": "",
-        "Volumes": None,
-        "OnBuild": None,
-    }
-    return {**full, "Labels": None, **shown}
-
-
-def _rfc3339(ns: int) -> str:
-    from corral.engine.record import timestamp
-
-    return timestamp(ns)
 
 
 async def tag(services: Services, request: Request) -> Answer:
@@ -165,27 +34,26 @@ async def tag(services: Services, request: Request) -> Answer:
 
 async def remove(services: Services, request: Request) -> Answer:
     """DELETE /images/{name}"""
-    query = request.query
-
-    def in_use(digest: str) -> list[User]:
-        return [User(live.id, live.has_process) for live in services.engine.index if live.record.image_id == digest]
-
-    done = await services.engine.images.remove(
-        request.params["name"], force=query.flag("force"), prune=not query.flag("noprune"), in_use=in_use
-    )
-    return http.json(
-        [{"Deleted": item.digest} if isinstance(item, Deleted) else {"Untagged": item.name} for item in done]
-    )
+    query, engine = request.query, services.engine
+    name, force = request.params["name"], query.flag("force")
+    if query.all("platforms"):
+        users = [(User(live.id, live.has_process), live.record.layers) for live in engine.index]
+        done = await engine.images.remove_platforms(name, query.all("platforms"), users, force=force)
+    else:
+        done = await engine.images.remove(
+            name, force=force, prune=not query.flag("noprune"), in_use=engine.users_of_image
+        )
+    return http.json(imagelist.removed(done))
 
 
 async def load(services: Services, request: Request) -> Answer:
     """POST /images/load"""
     images = services.engine.images
     quiet = request.query.flag("quiet")
-    platform = request.query.text("platform") or None
+    platforms = request.query.all("platform")
 
     async def work(progress: Progress) -> None:
-        await images.load(request.stream(), progress, platform=platform, quiet=quiet)
+        await images.load(request.stream(), progress, platforms=platforms, quiet=quiet)
 
     return await _begun(_progress(work))
 
@@ -277,24 +145,6 @@ async def _progress(work: Callable[[Progress], Awaitable[None]]) -> AsyncIterato
         task.cancel()
 
 
-async def history(services: Services, request: Request) -> Answer:
-    """GET /images/{name}/history"""
-    items = services.engine.images.history(request.params["name"])
-    return http.json(
-        [
-            {
-                "Id": item.id,
-                "Created": _seconds(item.created),
-                "CreatedBy": item.created_by,
-                "Tags": list(item.tags) or None,
-                "Size": item.size,
-                "Comment": item.comment,
-            }
-            for item in items
-        ]
-    )
-
-
 async def push(services: Services, request: Request) -> Answer:
     """POST /images/{name}/push"""
     images, name, tag = services.engine.images, request.params["name"], request.query.text("tag")
@@ -311,7 +161,7 @@ async def save(services: Services, request: Request) -> Answer:
     names = [request.params["name"]] if "name" in request.params else request.query.all("names")
     if not names:
         raise BadQuery("no image names given")
-    parts = services.engine.images.save(names, request.query.text("platform") or None)
+    parts = services.engine.images.save(names, request.query.all("platform"))
     return await _begun(parts, "application/x-tar")
 
 
@@ -332,28 +182,3 @@ async def commit(services: Services, request: Request) -> Answer:
         pause=query.flag("pause", True),
     )
     return http.json({"Id": image.id}, 201)
-
-
-async def prune(services: Services, request: Request) -> Answer:
-    """POST /images/prune"""
-    filters = dict(request.query.filters())
-    matching.check_names(filters, ("dangling", "until", "label", "label!"))
-    only_dangling = matching.boolean(filters, "dangling")
-    filters.pop("dangling", None)
-    used = _users(services)
-    deleted: list[dict[str, str]] = []
-    freed = 0
-    for image in services.engine.images.list():
-        if (
-            image.id in used
-            or (only_dangling is not False and not image.dangling)
-            or not _keep(services, image, filters)
-        ):
-            continue
-        for name in image.repo_tags or (image.id,):
-            done = await services.engine.images.remove(name, force=True)
-            deleted += [
-                {"Deleted": item.digest} if isinstance(item, Deleted) else {"Untagged": item.name} for item in done
-            ]
-        freed += image.size
-    return http.json({"ImagesDeleted": deleted or None, "SpaceReclaimed": freed})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral.api import containers, execs, images, networks, system, volumes
+from corral.api import containers, execs, imagelist, images, networks, system, upkeep, volumes
 from corral.api.router import Route
 
 ROUTES = (
@@ -11,7 +11,8 @@ ROUTES = (
     Route("GET", "/version", system.version),
     Route("GET", "/info", system.info),
     Route("GET", "/events", system.events),
-    Route("GET", "/system/df", system.disk_usage),
+    Route("GET", "/system/df", upkeep.disk_usage),
+    Route("POST", "/system/check", upkeep.check_store),
     # containers
     Route("GET", "/containers/json", containers.list_),
     Route("POST", "/containers/create", containers.create),
@@ -43,14 +44,16 @@ ROUTES = (
     Route("POST", "/exec/{id}/resize", execs.resize),
     Route("GET", "/exec/{id}/json", execs.inspect_),
     # images
-    Route("GET", "/images/json", images.list_),
+    Route("GET", "/images/json", imagelist.list_),
     Route("POST", "/images/load", images.load),
     Route("POST", "/images/create", images.create),
-    Route("POST", "/images/prune", images.prune, (1, 25)),
+    Route("POST", "/images/prune", upkeep.prune_images, (1, 25)),
+    Route("POST", "/images/gc", upkeep.collect_images),
     Route("GET", "/images/get", images.save),
     Route("GET", "/images/{name*}/get", images.save),
-    Route("GET", "/images/{name*}/json", images.inspect),
-    Route("GET", "/images/{name*}/history", images.history),
+    Route("GET", "/images/{name*}/json", imagelist.inspect),
+    Route("GET", "/images/{name*}/attestations", imagelist.attestations, (1, 53)),
+    Route("GET", "/images/{name*}/history", imagelist.history),
     Route("POST", "/images/{name*}/push", images.push),
     Route("POST", "/commit", images.commit),
     Route("POST", "/images/{name*}/tag", images.tag),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from corral.engine.containers import Containers
 from corral.engine.context import Engine
 from corral.engine.execs import Execs
+from corral.engine.imagekeeper import ImageKeeper
 
 
 @dataclass(frozen=True)
@@ -17,4 +18,5 @@ class Services:
     engine: Engine
     containers: Containers
     execs: Execs
+    image_keeper: ImageKeeper
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

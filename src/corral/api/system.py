@@ -1,4 +1,4 @@
-"""`/_ping`, `/version`, `/info`, `/events`, `/auth` and `/system/df`."""
+"""`/_ping`, `/version`, `/info` and `/events`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from corral.api import http, images, streams, versions, volumes
+from corral.api import http, streams, versions
 from corral.api.http import Answer, Request, Response, Stream
 from corral.api.services import Services
 from corral.engine import filters as matching
-from corral.engine import inspect, listing, system
+from corral.engine import listing, system
 
 _PING_HEADERS = (
     ("Builder-Version", "1"),
@@ -37,27 +37,6 @@ async def version(services: Services, request: Request) -> Answer:
 async def info(services: Services, request: Request) -> Answer:
     """GET /info"""
     return http.json(system.info(services.engine))
-
-
-async def disk_usage(services: Services, request: Request) -> Answer:
-    """GET /system/df"""
-    kinds = request.query.all("type") or ["container", "image", "volume", "build-cache"]
-    return http.json(await asyncio.to_thread(_disk_usage, services, kinds))
-
-
-def _disk_usage(services: Services, kinds: list[str]) -> dict[str, Any]:
-    engine = services.engine
-    shown: dict[str, Any] = {"BuilderSize": 0}
-    if "image" in kinds:
-        shown["LayersSize"] = sum(layer.size for layer in engine.snapshots.layers().values())
-        shown["Images"] = images.summaries(services)
-    if "container" in kinds:
-        shown["Containers"] = [inspect.summary(engine, live, size=True) for live in engine.index]
-    if "volume" in kinds:
-        shown["Volumes"] = [volumes.with_usage(services, volume) for volume in engine.volumes.all()]
-    if "build-cache" in kinds:
-        shown["BuildCache"] = []
-    return shown
 
 
 async def events(services: Services, request: Request) -> Answer:

@@ -107,6 +107,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
                 name: OTHERS.get(name) or COMMON[name]
                 for name in ["history", "import", "load", "pull", "push", "save", "tag"]
             },
+            "gc": ("upkeep", "COLLECT", "Remove the images that the daemon's policy says"),
             "inspect": ("inspecting", "IMAGE_INSPECT", "Show everything about images"),
             "ls": COMMON["images"],
             "prune": ("prune", "IMAGES", "Remove images that nothing uses"),
@@ -128,6 +129,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
     "system": (
         "Manage the daemon",
         {
+            "check": ("upkeep", "CHECK", "Verify everything in the daemon's store"),
             "df": ("disk", "DF", "Show how much disk space is used"),
             "events": OTHERS["events"],
             "info": COMMON["info"],

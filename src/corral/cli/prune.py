@@ -58,10 +58,9 @@ def _volumes_work(session: Session, everything: bool) -> tuple[str, int]:
     return _lines("Deleted Volumes", found["VolumesDeleted"] or []), found["SpaceReclaimed"]
 
 
-def _images_work(session: Session, everything: bool) -> tuple[str, int]:
-    found = session.client.post(
-        "/images/prune", {"filters": _filters(session, {"dangling": "false" if everything else "true"})}
-    )
+def _images_work(session: Session, everything: bool, dry_run: bool = False) -> tuple[str, int]:
+    filters = _filters(session, {"dangling": "false" if everything else "true"})
+    found = session.client.post("/images/prune", {"filters": filters, "dry-run": dry_run or None})
     items = [_image_line(one) for one in found["ImagesDeleted"] or ()]
     return _lines("Deleted Images", items), found["SpaceReclaimed"]
 
@@ -98,6 +97,11 @@ def _volumes(session: Session) -> int:
 
 def _images(session: Session) -> int:
     everything = session.flags["all"]
+    if session.flags["dry-run"]:
+        text, space = _images_work(session, everything, dry_run=True)
+        sys.stdout.write(text.replace("Deleted Images", "Would delete"))
+        print(f"Would reclaim: {human_size(float(space))}")
+        return 0
     warning = (
         "This will remove all images without at least one container associated to them."
         if everything
@@ -139,7 +143,8 @@ VOLUMES = Command(
     "[OPTIONS]",
     (Flag("all", "a", "bool", "Remove named volumes, too, not only anonymous ones"), _FILTER, _FORCE),
 )
-IMAGES = Command(_images, "Remove images that nothing uses", "[OPTIONS]", (_ALL_IMAGES, _FILTER, _FORCE))
+_DRY_RUN = Flag("dry-run", "", "bool", "Only show what would be removed")
+IMAGES = Command(_images, "Remove images that nothing uses", "[OPTIONS]", (_ALL_IMAGES, _DRY_RUN, _FILTER, _FORCE))
 SYSTEM = Command(
     _system,
     "Remove every container, network and image that nothing uses",

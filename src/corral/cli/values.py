@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
+from corral.quantities import duration_ns as duration_ns
+
 _SIZE_UNITS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_DURATION_NS = {
-    "ns": 1,
-    "us": 10**3,
-    "µs": 10**3,
-    "μs": 10**3,
-    "ms": 10**6,
-    "s": 10**9,
-    "m": 60 * 10**9,
-    "h": 3600 * 10**9,
-}
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
@@ -82,31 +74,6 @@ def nano_cpus(text: str) -> int:
     if rest:
         raise ValueError("value is too precise")
     return value
-
-
-def duration_ns(text: str) -> int:
-    """A duration as Go writes it (`1m30s`, `1.5h`, `-2s`, `0`), in nanoseconds."""
-    wrong = ValueError(f'time: invalid duration "{text}"')
-    rest = text[1:] if text[:1] in ("+", "-") else text
-    if rest == "0":
-        return 0
-    if not rest or not (rest[0].isdigit() or rest[0] == "."):
-        raise wrong
-    total = 0
-    while rest:
-        length = len(rest) - len(rest.lstrip("0123456789."))
-        number, rest = rest[:length], rest[length:]
-        end = next((index for index, char in enumerate(rest) if char.isdigit() or char == "."), len(rest))
-        unit, rest = rest[:end], rest[end:]
-        if not unit:
-            raise ValueError(f'time: missing unit in duration "{text}"')
-        if unit not in _DURATION_NS:
-            raise ValueError(f'time: unknown unit "{unit}" in duration "{text}"')
-        front, _, fraction = number.partition(".")
-        if not (front + fraction).isdigit() or not number.isascii():
-            raise wrong
-        total += int(front + fraction) * _DURATION_NS[unit] // 10 ** len(fraction)
-    return -total if text[0] == "-" else total
 
 
 def csv_fields(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from corral.engine.live import Index, Live
 from corral.engine.record import Container
 from corral.engine.tasks import Launcher
 from corral.image.images import Images
+from corral.image.model import User
 from corral.net.networks import Networks
 from corral.store.db import Database, Statement
 from corral.store.snapshots import Snapshots
@@ -68,6 +69,10 @@ class Engine:
     def publish(self, live: Live, action: str, **attributes: str) -> None:
         """Publish an event of a container, with the attributes that each has."""
         self.events.publish("container", action, live.id, container_attributes(live.record) | attributes)
+
+    def users_of_image(self, digest: str) -> list[User]:
+        """The containers that were made of an image."""
+        return [User(live.id, live.has_process) for live in self.index if live.record.image_id == digest]
 
     def users_of_volume(self, name: str) -> list[str]:
         """Ids of the containers that have a volume."""

@@ -96,6 +96,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         raise
     for volume in new_volumes:
         engine.events.publish("volume", "create", volume, {"driver": "local"})
+    engine.images.catalog.used(image.id)
     engine.publish(live, "create")
     return Created(container_id, warnings)
 

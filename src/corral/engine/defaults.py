@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from corral.engine import lifecycle, signals, spec
 from corral.errors import Conflict, InvalidParameter
 from corral.oci.image import RunConfig
+from corral.quantities import parse_size
 from corral.wire.containers import ContainerConfig, Healthcheck, HostConfig, LogConfig, Resources, RestartPolicy
 
 __all__ = ["InvalidConfig", "NameTaken", "apply_image", "check_config", "check_host", "check_name", "fill_host"]
@@ -194,15 +195,12 @@ def check_log_options(log: LogConfig) -> None:
             raise InvalidConfig("max-file cannot be less than 1")
 
 
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
 def size_bytes(text: str) -> int:
     """`20m`, `64M`, `1gb` and `-1` in bytes; raises InvalidConfig."""
-    match = re.fullmatch(r"(-1|\d+(?:\.\d+)?) ?([kmgtb]?)(?:i?b)?", text.strip().lower())
-    if match is None:
-        raise InvalidConfig(f"invalid size: '{text}'")
-    return int(float(match[1]) * _UNITS[match[2]])
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise InvalidConfig(str(error)) from error
 
 
 def check_resources(wanted: Resources, *, cpus: int) -> None:

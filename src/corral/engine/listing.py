@@ -12,6 +12,7 @@ from corral.engine.context import Engine
 from corral.engine.filters import Filters, InvalidFilter
 from corral.engine.live import Live
 from corral.errors import CorralError, InvalidParameter
+from corral.quantities import duration_ns
 
 _STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 _NAMES = (
@@ -141,20 +142,10 @@ def time_ns(text: str) -> int:
         if seconds.isdecimal() and (not fraction or fraction.isdecimal()):
             return int(seconds) * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
         if stripped and stripped[-1] in "smh" and "T" not in stripped:
-            return time.time_ns() - _duration_ns(stripped)
+            return time.time_ns() - duration_ns(stripped)
         return _rfc3339_ns(stripped)
     except ValueError:
         raise InvalidParameter(f"invalid time: {text}") from None
-
-
-_UNITS_NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_PART = r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)"
-
-
-def _duration_ns(text: str) -> int:
-    if not re.fullmatch(f"({_PART})+", text, re.ASCII):
-        raise ValueError(text)
-    return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in re.findall(_PART, text, re.ASCII))
 
 
 def _rfc3339_ns(text: str) -> int:

@@ -12,7 +12,7 @@ Formats: the image specification's image-layout.md; Docker's `manifest.json` as 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ from corral.image.model import InvalidArchive
 from corral.oci import image as oci
 from corral.oci import reference
 from corral.oci.digest import Digest, DigestMismatch, digest_of, verify
-from corral.oci.platform import Platform, best
+from corral.oci.platform import Platform, rank
 from corral.store import tar
 from corral.store.content import Content
 from corral.store.snapshots import Snapshots
@@ -37,6 +37,7 @@ _PIECE = 256 << 10
 _TELL_EVERY = 512 << 10
 _LINKS_MAX = 16
 _LAYOUT_BLOBS = "blobs/sha256/"
+_OTHER_PLATFORM = "cannot load archive: it has no image for this platform"
 
 
 class _DockerImage(msgspec.Struct, rename="pascal"):
@@ -58,13 +59,13 @@ class ArchiveLoader:
     """Reads one archive; `load` returns its images, their content committed and not yet named."""
 
     def __init__(
-        self, content: Content, snapshots: Snapshots, crew: Crew, installer: Installer, platform: Platform | None
+        self, content: Content, snapshots: Snapshots, crew: Crew, installer: Installer, platforms: Sequence[Platform]
     ) -> None:
         self._content = content
         self._snapshots = snapshots
         self._crew = crew
         self._installer = installer
-        self._platform = platform
+        self._platforms = platforms
         self._documents: dict[str, bytes] = {}
         self._documents_size = 0
         self._links: dict[str, str] = {}
@@ -217,11 +218,19 @@ class ArchiveLoader:
             images = msgspec.json.decode(self._documents["manifest.json"], type=list[_DockerImage])
         except msgspec.DecodeError as error:
             raise InvalidArchive(f"cannot read manifest.json: {error}") from error
-        return [self._load_docker_image(image) for image in images]
+        chosen = [(image, raw, config) for image in images for raw, config in self._config_of(image)]
+        if images and not chosen:
+            raise InvalidArchive(_OTHER_PLATFORM)
+        return [self._load_docker_image(image, raw, config) for image, raw, config in chosen]
 
-    def _load_docker_image(self, image: _DockerImage) -> Loaded:
+    def _config_of(self, image: _DockerImage) -> Iterator[tuple[bytes, oci.ImageConfig]]:
+        """The configuration of an image, if that is for a platform asked for."""
         raw = self._document(image.config)
         config = oci.parse_config(raw)
+        if self._serves(config.platform):
+            yield raw, config
+
+    def _load_docker_image(self, image: _DockerImage, raw: bytes, config: oci.ImageConfig) -> Loaded:
         names = [reference.parse(tag).tagged().canonical for tag in image.repo_tags or []]
         if len(image.layers or []) > oci.LAYERS_MAX:
             raise InvalidArchive(f"cannot load archive: {len(image.layers or [])} layers are too many")
@@ -252,7 +261,7 @@ class ArchiveLoader:
                 loaded.names.append(name)
         self._content.sync()
         if not found:
-            raise InvalidArchive("cannot load archive: it has no image for this platform")
+            raise InvalidArchive(_OTHER_PLATFORM)
         return list(found.values())
 
     def _load_target(self, descriptor: oci.Descriptor, depth: int) -> bool:
@@ -277,9 +286,11 @@ class ArchiveLoader:
         return True
 
     def _wanted(self, child: oci.Descriptor) -> bool:
-        if self._platform is None or child.platform is None or child.is_attestation:
-            return True
-        return best(self._platform, [child.platform], lambda found: found) is not None
+        return child.platform is None or child.is_attestation or self._serves(child.platform)
+
+    def _serves(self, platform: Platform) -> bool:
+        """Whether an image for `platform` is asked for."""
+        return not self._platforms or any(rank(wanted, platform) is not None for wanted in self._platforms)
 
     def _load_manifest(self, data: bytes, descriptor: oci.Descriptor) -> bool:
         manifest = oci.parse_manifest(data)
@@ -294,7 +305,10 @@ class ArchiveLoader:
                     verify(self._documents[path], _blob_digest(path))
                     self._installer.document(self._documents[path])
         else:
-            self._installer.install(oci.parse_config(raw), [self._layer_at(path) for path in paths])
+            config = oci.parse_config(raw)
+            if not self._serves(config.platform):
+                return False
+            self._installer.install(config, [self._layer_at(path) for path in paths])
         self._installer.document(raw)
         return True
 

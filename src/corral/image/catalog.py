@@ -16,6 +16,7 @@ import msgspec
 
 from corral.errors import CorralError, NotFound
 from corral.image.model import AmbiguousReference, Image, ImageRecord, NoSuchImage, NoSuchPlatform
+from corral.image.usage import Parts, layer_part
 from corral.oci import image as oci
 from corral.oci import reference
 from corral.oci.digest import ChainID, Digest, chain_ids, hex_of, is_hex
@@ -36,6 +37,9 @@ class Reach:
     blobs: frozenset[str]
     chains: frozenset[ChainID]
 
+    def __or__(self, other: Reach) -> Reach:
+        return Reach(self.blobs | other.blobs, self.chains | other.chains)
+
 
 class Catalog:
     """Names and images.  Reading is quick and safe from any thread."""
@@ -51,6 +55,8 @@ class Catalog:
         }
         self._images: dict[tuple[str, str], Image] = {}
         self._reach: dict[str, Reach] = {}
+        self._incomplete: set[str] = set()
+        self._used_at: dict[str, int] = {}
         self._write_index()
 
     # --- names -----------------------------------------------------------------------------------------------
@@ -104,10 +110,46 @@ class Catalog:
                 statements.append(("INSERT OR REPLACE INTO image VALUES (?, ?)", row))
         if statements:
             self._db.submit(*statements).result()
+        self._forget(after)
         self._names = after
-        self._images.clear()
-        self._reach.clear()
         self._write_index()
+
+    def _forget(self, after: dict[str, ImageRecord]) -> None:
+        """Drop what is remembered of targets whose names change, or of which more may have come."""
+        before = self._names
+        changed = {record.digest for name, record in after.items() if before.get(name) is not record}
+        changed |= {record.digest for name, record in before.items() if after.get(name) is not record}
+        changed |= self._incomplete
+        self._incomplete = set()
+        self._reach = {digest: reach for digest, reach in self._reach.items() if digest not in changed}
+        self._images = {key: image for key, image in self._images.items() if key[0] not in changed}
+
+    # --- use -------------------------------------------------------------------------------------------------
+
+    def used(self, digest: str) -> None:
+        """Note that a container was made of an image; `keep_uses` makes it durable."""
+        self._used_at[digest] = time.time_ns()
+
+    def last_used(self, digest: str) -> int:
+        """When an image was last used or named, in nanoseconds since the epoch."""
+        records = [record for record in self._names.values() if record.digest == digest]
+        noted = max((max(record.used_at, record.tagged_at) for record in records), default=0)
+        return max(noted, self._used_at.get(digest, 0))
+
+    def keep_uses(self) -> None:
+        """Write down what `used` noted."""
+        with self._lock:
+            noted, self._used_at = self._used_at, {}
+            statements: list[Statement] = []
+            for name, record in self._names.items():
+                if noted.get(record.digest, 0) > record.used_at:
+                    record = msgspec.structs.replace(record, used_at=noted[record.digest])
+                    self._names[name] = record
+                    statements.append(
+                        ("UPDATE image SET record = ? WHERE name = ?", (msgspec.json.encode(record), name))
+                    )
+            if statements:
+                self._db.submit(*statements).result()
 
     def _write_index(self) -> None:
         manifests = []
@@ -195,7 +237,9 @@ class Catalog:
         """The image of a target; raises NoSuchPlatform when nothing in it serves `platform`."""
         key = (digest, str(platform or ""))
         image = self._images.get(key)
-        if image is None:
+        if image is not None:
+            return image
+        with self._lock:
             image = self._images[key] = self._build(digest, platform, shown or digest)
         return image
 
@@ -251,25 +295,37 @@ class Catalog:
             return False
         return self._content.has(manifest.config.digest)
 
-    def _manifests(self, digest: str, depth: int = 0) -> Iterator[oci.Descriptor]:
+    def _manifests(self, digest: str) -> Iterator[oci.Descriptor]:
         """The image manifests that an index leads to; attestations are not images."""
-        for descriptor in oci.parse_index(self._content.read(digest)).manifests:
-            if descriptor.is_index and depth < _INDEX_DEPTH_MAX and self._content.has(descriptor.digest):
-                yield from self._manifests(descriptor.digest, depth + 1)
-            elif not descriptor.is_attestation:
-                yield descriptor
+        return (descriptor for descriptor in self._below(digest, 0) if not descriptor.is_attestation)
 
     # --- reach -----------------------------------------------------------------------------------------------
 
     def reach(self, digest: str) -> Reach:
         """What a target keeps from being swept; documents that are missing end a branch."""
         found = self._reach.get(digest)
-        if found is None:
+        if found is not None:
+            return found
+        with self._lock:  # what is remembered must not be older than what `_forget` forgot
             blobs: set[str] = set()
             chains: set[ChainID] = set()
-            self._walk(digest, blobs, chains, 0)
+            if not self._walk(digest, blobs, chains, 0):
+                self._incomplete.add(digest)
             found = self._reach[digest] = Reach(frozenset(blobs), frozenset(chains))
         return found
+
+    def walk(self, digest: str) -> Reach:
+        """What any one document keeps; it need not be a target."""
+        blobs: set[str] = set()
+        chains: set[ChainID] = set()
+        self._walk(digest, blobs, chains, 0)
+        return Reach(frozenset(blobs), frozenset(chains))
+
+    def look_again(self, digest: str) -> None:
+        """Forget what is remembered of a target: some of its content was removed."""
+        with self._lock:
+            self._reach.pop(digest, None)
+            self._images = {key: image for key, image in self._images.items() if key[0] != digest}
 
     def reach_all(self) -> tuple[set[str], set[str]]:
         """What all names together keep: blobs and chain ids."""
@@ -280,32 +336,86 @@ class Catalog:
             chains |= self.reach(digest).chains
         return blobs, chains
 
-    def _walk(self, digest: str, blobs: set[str], chains: set[ChainID], depth: int) -> None:
+    def _walk(self, digest: str, blobs: set[str], chains: set[ChainID], depth: int) -> bool:
+        """Collect what is below a document; whether everything of it was here to look at."""
         if digest in blobs or depth > _INDEX_DEPTH_MAX:
-            return
+            return True
         blobs.add(digest)
         try:
             data = self._content.read(digest)
         except NotFound:
-            return
+            return False
         if oci.media_type_of(data) in oci.INDEX_TYPES:
-            for descriptor in oci.parse_index(data).manifests:
-                self._walk(descriptor.digest, blobs, chains, depth + 1)
-            return
+            below = oci.parse_index(data).manifests
+            found = [self._walk(child.digest, blobs, chains, depth + 1) for child in below]
+            return all(found)
         manifest = oci.parse_manifest(data)
         blobs.add(manifest.config.digest)
         blobs.update(layer.digest for layer in manifest.layers)
+        complete = all(self._content.has(layer.digest) for layer in manifest.layers)
         try:
             config = oci.parse_config(self._content.read(manifest.config.digest))
-        except CorralError:  # not here, or an attestation's or artifact's configuration: then there are no layers
+        except NotFound:
+            return False
+        except CorralError:  # an attestation's or artifact's configuration: then there are no layers
+            return complete
+        stack = chain_ids(config.rootfs.diff_ids)
+        chains.update(stack)
+        return complete and all(self._snapshots.has_layer(chain) for chain in stack)
+
+    # --- usage -----------------------------------------------------------------------------------------------
+
+    def parts(self) -> dict[str, Parts]:
+        """Every target with what it keeps, for `corral.image.usage`."""
+        found = {}
+        for digest in self.targets():
+            reach = self.reach(digest)
+            found[digest] = reach.blobs | {layer_part(chain) for chain in reach.chains}
+        return found
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every part that is here."""
+        found = self._content.sizes()
+        for chain, layer in self._snapshots.layers().items():
+            found[layer_part(chain)] = layer.size
+        return found
+
+    def kept_parts(self) -> Parts:
+        """The layers that containers stand on, with their blobs: they stay when images go."""
+        layers = self._snapshots.layers()
+        chains = [chain for chain in self._snapshots.used_chains() if chain in layers]
+        return frozenset([*map(layer_part, chains), *(layers[chain].blob for chain in chains)])
+
+    def below(self, digest: str) -> Iterator[oci.Descriptor]:
+        """The manifests of a target, attestations too; of a target that is a manifest, itself."""
+        record = next(record for record in self._names.values() if record.digest == digest)
+        if record.media_type not in oci.INDEX_TYPES:
+            yield oci.Descriptor(media_type=record.media_type, digest=digest, size=record.size)
             return
-        chains.update(chain_ids(config.rootfs.diff_ids))
+        yield from self._below(digest, 0)
+
+    def _below(self, digest: str, depth: int) -> Iterator[oci.Descriptor]:
+        for descriptor in oci.parse_index(self._content.read(digest)).manifests:
+            if descriptor.is_index and depth < _INDEX_DEPTH_MAX and self._content.has(descriptor.digest):
+                yield from self._below(descriptor.digest, depth + 1)
+            else:
+                yield descriptor
 
     def _size(self, digest: str) -> int:
-        reach = self.reach(digest)
-        total = sum(self._content.size(blob) for blob in reach.blobs if self._content.has(blob))
+        return self.size_of(self.reach(digest))
+
+    def size_of(self, reach: Reach) -> int:
+        """Bytes of what is here of a target: content and unpacked layers."""
+        return self.content_size(reach) + self.unpacked_size(reach)
+
+    def content_size(self, reach: Reach) -> int:
+        """Bytes of the blobs that are here."""
+        return sum(self._content.size(blob) for blob in reach.blobs if self._content.has(blob))
+
+    def unpacked_size(self, reach: Reach) -> int:
+        """Bytes of the layers that are here."""
         layers = self._snapshots.layers()
-        return total + sum(layers[chain].size for chain in reach.chains if chain in layers)
+        return sum(layers[chain].size for chain in reach.chains if chain in layers)
 
 
 def replace_time(record: ImageRecord) -> ImageRecord:

@@ -14,13 +14,12 @@ import msgspec
 
 from corral.errors import InvalidParameter
 from corral.oci.image import HealthConfig, RunConfig
+from corral.quantities import duration_ns
 
 _PAIR = re.compile(
     r"""((?:[^\s"'=\\]|\\.|"(?:[^"\\]|\\.)*"|'[^']*')+)(?:=((?:[^\s"'\\]|\\.|"(?:[^"\\]|\\.)*"|'[^']*')*))?"""
 )
 _PORT = re.compile(r"\d{1,5}(-\d{1,5})?(/(tcp|udp|sctp))?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_UNIT_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
 class InvalidChange(InvalidParameter):
@@ -140,10 +139,10 @@ def _healthcheck(config: RunConfig, text: str) -> dict[str, Any]:
 
 
 def _duration_ns(text: str) -> int:
-    matches = list(_DURATION.finditer(text))
-    if not matches or "".join(match.group() for match in matches) != text:
-        raise InvalidChange(f'time: invalid duration "{text}"')
-    return sum(int(float(match.group(1)) * _UNIT_NS[match.group(2)]) for match in matches)
+    try:
+        return duration_ns(text)
+    except ValueError as error:
+        raise InvalidChange(str(error)) from error
 
 
 _HANDLERS: dict[str, Callable[[RunConfig, str], dict[str, Any]]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeAlias
@@ -21,16 +21,19 @@ from corral.image.catalog import Catalog
 from corral.image.changes import apply_changes
 from corral.image.crew import Crew
 from corral.image.install import Installer, unpack_blob
-from corral.image.model import Deleted, Image, NoSuchLocalImage, Untagged
+from corral.image.model import Deleted, Image, NoSuchLocalImage, Untagged, User
+from corral.image.parts import blobs_for, removable, remove_parts
 from corral.image.pull import CONCURRENT, Flights, Puller, Registries
 from corral.image.push import Pusher
+from corral.image.save import Saved
+from corral.image.usage import Removal, StoreUsage, measure
 from corral.oci import reference
 from corral.oci.digest import ChainID, Digest, is_hex, parse_digest
 from corral.oci.image import Descriptor, RunConfig
-from corral.oci.platform import machine_platform, parse_platform
+from corral.oci.platform import Platform, machine_platform, read_platform
 from corral.store.content import Content
 from corral.store.db import Database
-from corral.store.gc import Leases, sweep
+from corral.store.gc import Leases, garbage, sweep
 from corral.store.snapshots import Snapshots
 
 _PIECE = 1 << 20
@@ -61,11 +64,15 @@ class Images:
         self.snapshots.recover()
         torn = self.snapshots.torn_layers()
         if torn:
-            with Crew() as crew:
-                for chain in torn:
-                    self._unpack_again(crew, chain)
-            self.snapshots.later()
-        self._collect()
+            self.unpack_again(torn)
+        self.collect_now()
+
+    def unpack_again(self, chains: Sequence[ChainID]) -> None:
+        """Replace the files of layers, lowest first, by what their blobs say."""
+        with Crew() as crew:
+            for chain in chains:
+                self._unpack_again(crew, chain)
+        self.snapshots.later()
 
     def _unpack_again(self, crew: Crew, chain: ChainID) -> None:
         layer = self.snapshots.layer(chain)
@@ -81,7 +88,11 @@ class Images:
 
         Raises NoSuchImage, NoSuchPlatform, AmbiguousReference or InvalidReference.
         """
-        return self.catalog.get(ref, parse_platform(platform, self.platform.architecture) if platform else None)
+        return self.catalog.get(ref, self.wanted(platform))
+
+    def wanted(self, platform: str | None) -> Platform | None:
+        """The platform that a request names; raises InvalidPlatform."""
+        return read_platform(platform, self.platform.architecture) if platform else None
 
     def list(self) -> list[Image]:
         """Every image once with all its names, dangling ones too, newest first."""
@@ -105,12 +116,16 @@ class Images:
 
         With `prune` false an image that loses its last name stays, dangling.  Raises NoSuchImage or RemoveConflict.
         """
+        return (await self._take_away(ref, force, prune, in_use))[0]
+
+    async def _take_away(self, ref: str, force: bool, prune: bool, in_use: removal.InUse) -> tuple[Removed, int]:
+        """`remove`; also the bytes that were freed."""
         found, name = self.catalog.resolve(ref)
         digest = Digest(found)
         names = self.catalog.names_of(digest)
         decided = removal.plan(ref, digest, name, names, in_use(digest), force)
         keep = digest if not decided.delete or not prune else ""
-        await asyncio.to_thread(self._remove, digest, decided.names, keep)
+        freed = await asyncio.to_thread(self._remove, digest, decided.names, keep)
         done: Removed = []
         for gone in decided.names:
             if not gone.startswith("@"):
@@ -120,22 +135,39 @@ class Images:
         if digest not in self.catalog.targets():
             done.append(Deleted(digest))
             self._events("delete", digest, {"name": digest})
-        return done
+        return done, freed
 
-    def _remove(self, digest: Digest, names: tuple[str, ...], keep_dangling: str) -> None:
+    async def remove_platforms(
+        self, ref: str, platforms: Sequence[str], users: Sequence[tuple[User, str]], *, force: bool = False
+    ) -> Removed:
+        """Remove what an image has for some platforms; `users` come with their chain ids.
+
+        Raises NoSuchImage, NoSuchPart or PartInUse.
+        """
+        image = self.get(ref)
+        wanted = [platform for platform in map(self.wanted, platforms) if platform]
+        going = removable(self.catalog, self.content, image, wanted, users, force)
+        await asyncio.to_thread(remove_parts, self.catalog, self.content, self.snapshots, self.leases, image.id, going)
+        for part in going:
+            self._events("delete", part.descriptor.digest, {"name": part.descriptor.digest})
+        return [Deleted(part.descriptor.digest) for part in going]
+
+    def _remove(self, digest: Digest, names: tuple[str, ...], keep_dangling: str) -> int:
         blobs = self.catalog.reach(digest).blobs
         self.catalog.drop(names, keep_dangling)
-        if digest not in self.catalog.targets():
+        if digest in self.catalog.targets():
+            return 0
+        with self.leases.lock:
             keep_blobs, keep_chains = self.catalog.reach_all()
-            sweep(self.content, self.snapshots, self.leases, blobs, keep_blobs, keep_chains)
+            return sweep(self.content, self.snapshots, self.leases, blobs, keep_blobs, keep_chains)
 
     # --- arrivals --------------------------------------------------------------------------------------------
 
     async def load(
-        self, stream: AsyncIterator[bytes], progress: Progress, *, platform: str | None = None, quiet: bool = False
+        self, stream: AsyncIterator[bytes], progress: Progress, *, platforms: Sequence[str] = (), quiet: bool = False
     ) -> Names:
         """Load a docker-archive or OCI layout; the names, or ids of nameless images, that were loaded."""
-        wanted = parse_platform(platform, self.platform.architecture) if platform else None
+        wanted = [platform for platform in map(self.wanted, platforms) if platform]
         say = relay((lambda _: None) if quiet else progress)
 
         def work(source: layers.Source) -> Arrivals:
@@ -168,7 +200,7 @@ class Images:
         if tag:
             parsed = parsed.with_digest(parse_digest(tag)) if ":" in tag else parsed.with_tag(tag)
         parsed = parsed.tagged()
-        wanted = parse_platform(platform, self.platform.architecture) if platform else self.platform
+        wanted = self.wanted(platform) or self.platform
         say = relay(progress)
 
         def work() -> tuple[Descriptor, bool]:
@@ -196,7 +228,7 @@ class Images:
     ) -> Image:  # fmt: skip
         """Make an image of a root file system's tar (gzip and zstd too); without `repo` it dangles."""
         names = self._new_names(repo, tag)
-        wanted = parse_platform(platform, self.platform.architecture) if platform else self.platform
+        wanted = self.wanted(platform) or self.platform
         config = make.import_config(apply_changes(RunConfig(), changes), message, wanted)
 
         def work(source: layers.Source) -> Descriptor:
@@ -225,54 +257,86 @@ class Images:
         descriptor = await asyncio.to_thread(work)
         return self.catalog.image(descriptor.digest)
 
-    def history(self, ref: str) -> History:
+    def history(self, ref: str, platform: str | None = None) -> History:
         """How an image came to be, newest step first."""
-        return make.history(self.get(ref), self.snapshots)
+        return make.history(self.get(ref, platform), self.snapshots)
 
-    async def save(self, names: Sequence[str], platform: str | None = None) -> AsyncIterator[bytes]:
-        """The archive of `docker save`; every name is resolved before the first byte."""
-        chosen: dict[str, tuple[Image, list[str]]] = {}
+    async def save(self, names: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
+        """The archive of `docker save`; every name and platform is resolved before the first byte."""
+        chosen: dict[str, Saved] = {}
         for text in names:
             digest, name = self.catalog.resolve(text)
-            image = self.get(text, platform)
-            held = chosen.setdefault(digest, (image, []))[1]
+            held = self._to_save(chosen, digest, text, platforms).names
             wanted = [name] if name else []
             if name is None and not is_hex(text.removeprefix("sha256:")):
                 wanted = self.catalog.names_of(digest)
             held += [found for found in wanted if found not in held]
         with self.leases.hold() as lease:
-            for digest in chosen:
-                lease.add(*self.catalog.reach(digest).blobs)
-            pieces = save.archive(self.content, self.catalog, list(chosen.values()))
+            for saved in chosen.values():
+                lease.add(*saved.blobs)
+            pieces = save.archive(self.content, list(chosen.values()))
             while piece := await asyncio.to_thread(_several, pieces):
                 yield piece
-        for digest, (image, _) in chosen.items():
-            self._events("save", digest, {"name": image.repo_tags[0] if image.repo_tags else digest})
+        for digest, saved in chosen.items():
+            tags = saved.images[0].repo_tags
+            self._events("save", digest, {"name": tags[0] if tags else digest})
+
+    def _to_save(self, chosen: dict[str, Saved], digest: str, shown: str, platforms: Sequence[str]) -> Saved:
+        if digest not in chosen:
+            wanted = [platform for platform in map(self.wanted, platforms) if platform]
+            images = [self.catalog.image(digest, platform, shown) for platform in wanted or (None,)]
+            chosen[digest] = Saved(images, [], blobs_for(self.catalog, self.content, images[0], wanted))
+        return chosen[digest]
 
     async def prune(self, select: Callable[[Image], bool], in_use: removal.InUse) -> tuple[Removed, int]:
         """Remove the images that `select` chooses and no container uses; what went, and the bytes freed."""
         done: Removed = []
-        before = await asyncio.to_thread(self._stored_bytes)
+        freed = 0
         for image in self.list():
-            if not select(image) or in_use(image.id):
-                continue
-            done += await self.remove(image.id, force=True)
-        await self.collect()
-        return done, max(0, before - await asyncio.to_thread(self._stored_bytes))
+            if select(image) and not in_use(image.id):
+                gone, size = await self._take_away(image.id, True, True, in_use)
+                done += gone
+                freed += size
+        return done, freed + await self.collect()
 
     async def collect(self) -> int:
         """Drop content and layers that nothing reaches any more (a removed container's, say); the bytes freed."""
-        return await asyncio.to_thread(self._collect)
+        return await asyncio.to_thread(self.collect_now)
 
-    def _collect(self) -> int:
+    def stray(self) -> tuple[Names, Names]:
+        """Blobs and layers that nothing keeps: what `collect` would drop."""
         with self.leases.lock:
             blobs, chains = self.catalog.reach_all()
-            stray = set(self.content.digests()) - blobs
+            found = garbage(self.snapshots, self.leases, set(self.content.sizes()) - blobs, blobs, chains)
+        return sorted(found.blobs), sorted(found.chains)
+
+    def drop_blob(self, digest: str) -> None:
+        """Remove a blob whose bytes are wrong, whoever keeps it."""
+        self.content.remove(digest)
+
+    def collect_now(self) -> int:
+        """`collect`, in this thread."""
+        with self.leases.lock:
+            blobs, chains = self.catalog.reach_all()
+            stray = set(self.content.sizes()) - blobs
             return sweep(self.content, self.snapshots, self.leases, stray, blobs, chains)
 
-    def _stored_bytes(self) -> int:
-        layers_size = sum(layer.size for layer in self.snapshots.layers().values())
-        return layers_size + sum(self.content.size(digest) for digest in self.content.digests())
+    def usage(self, used: Iterable[str]) -> StoreUsage:
+        """What images take; `used` are those that containers were made of.  Looks at every blob's size."""
+        return measure(self.catalog.parts(), self.catalog.sizes(), used, self.catalog.kept_parts())
+
+    def would_prune(self, select: Callable[[Image], bool], in_use: removal.InUse) -> tuple[Removed, int]:
+        """What `prune` would answer, without doing anything."""
+        going = [image for image in self.list() if select(image) and not in_use(image.id)]
+        done: Removed = []
+        for image in going:
+            done += [*map(Untagged, image.repo_tags), Deleted(image.id)]
+        return done, self.would_free(image.id for image in going)
+
+    def would_free(self, digests: Iterable[str]) -> int:
+        """The bytes that removing these images would free."""
+        going = Removal(self.catalog.parts(), self.catalog.sizes(), self.catalog.kept_parts())
+        return sum(going.take(digest) for digest in digests)
 
     @staticmethod
     def _new_names(repo: str, tag: str) -> Names:

@@ -14,12 +14,13 @@ SHORT_ID_LENGTH = 12
 
 
 class ImageRecord(msgspec.Struct, frozen=True):
-    """A row of the table `image`: what a name points to.  `tagged_at` in nanoseconds since the epoch."""
+    """A row of the table `image`: what a name points to.  Times in nanoseconds since the epoch, 0 for never."""
 
     digest: str
     media_type: str
     size: int
     tagged_at: int
+    used_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

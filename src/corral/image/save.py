@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from corral.image.catalog import Catalog
 from corral.image.model import Image
 from corral.oci import image as oci
 from corral.oci import reference
@@ -22,17 +22,26 @@ from corral.store.content import Content
 _PIECE = 1 << 20
 
 
-def archive(content: Content, catalog: Catalog, images: Sequence[tuple[Image, list[str]]]) -> Iterator[bytes]:
-    """The archive's bytes; each image comes with the canonical names to save it under."""
-    saved: set[str] = set()
-    for folder in ("blobs/", "blobs/sha256/"):
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A target to save: seen through each platform asked for, its canonical names there, the blobs that go in."""
+
+    images: Sequence[Image]
+    names: list[str]
+    blobs: frozenset[str]
+
+
+def archive(content: Content, targets: Sequence[Saved]) -> Iterator[bytes]:
+    """The archive's bytes."""
+    blobs = sorted({blob for target in targets for blob in target.blobs if content.has(blob)})
+    for folder in ("blobs/", *sorted({f"blobs/{algorithm_of(blob)}/" for blob in blobs})):
         yield tarwriter.header(tar.Entry(folder, tar.DIRECTORY, 0o755))
-    for image, _ in images:
-        for digest in sorted(catalog.reach(image.id).blobs):
-            if digest not in saved and content.has(digest):
-                saved.add(digest)
-                yield from _blob(content, digest)
-    yield tarwriter.small_file(tar.Entry("index.json"), _index(images))
+    for digest in blobs:
+        yield from _blob(content, digest)
+    images = [(image, target.names) for target in targets for image in target.images]
+    yield tarwriter.small_file(
+        tar.Entry("index.json"), _index([(target.images[0], target.names) for target in targets])
+    )
     yield tarwriter.small_file(tar.Entry("manifest.json"), _docker_manifest(images))
     yield tarwriter.small_file(tar.Entry("oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
     yield tarwriter.END

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from corral import errors
 from corral.image import layers
+from corral.image import verify as verification
 from corral.oci.digest import DigestMismatch, verify
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], Control], dict[str, Any]]] = {
     "diff": diff,
     "upload": upload,
     "publish": publish,
+    "verify": lambda request, control: verification.answer(request),
 }
 
 

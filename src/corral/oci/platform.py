@@ -66,6 +66,19 @@ def parse_platform(text: str, default_architecture: str = "amd64") -> Platform:
     return Platform(os=parts[0], architecture=name, variant=parts[2] if len(parts) == 3 else variant)
 
 
+def read_platform(text: str, default_architecture: str = "amd64") -> Platform:
+    """A platform as a request names it: the JSON of an OCI platform, or as `parse_platform`; raises InvalidPlatform."""
+    if not text.lstrip().startswith("{"):
+        return parse_platform(text, default_architecture)
+    try:
+        found = msgspec.json.decode(text, type=Platform)
+    except msgspec.DecodeError as error:
+        raise InvalidPlatform(text) from error
+    if not found.os or not found.architecture:
+        raise InvalidPlatform(text)
+    return found
+
+
 def machine_platform(machine: str) -> Platform:
     """The platform of a Linux machine by its `uname -m`."""
     name, variant = _ARCHITECTURES.get(machine, (machine, ""))

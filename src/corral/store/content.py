@@ -13,6 +13,7 @@ record that names it is committed.  So whatever happens, a blob in `blobs` is wh
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -120,7 +121,8 @@ class Content:
 
     def sync(self) -> None:
         """Make the names of committed blobs durable."""
-        files.sync_directory(self._blobs)
+        for algorithm in os.listdir(os.path.join(self.root, "blobs")):
+            files.sync_directory(os.path.join(self.root, "blobs", algorithm))
 
     def remove(self, digest: str) -> int:
         """Drop a blob; returns the bytes freed, 0 when it was not here."""
@@ -132,9 +134,16 @@ class Content:
             return 0
         return size
 
-    def digests(self) -> list[Digest]:
-        """Every blob here."""
-        return [Digest(f"sha256:{name}") for name in os.listdir(self._blobs)]
+    def sizes(self) -> dict[str, int]:
+        """Every blob here, with its bytes."""
+        found: dict[str, int] = {}
+        with os.scandir(os.path.join(self.root, "blobs")) as algorithms:
+            for algorithm in algorithms:
+                with os.scandir(algorithm.path) as blobs:
+                    for blob in blobs:
+                        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                            found[f"{algorithm.name}:{blob.name}"] = blob.stat().st_size
+        return found
 
     def write_index(self, data: bytes) -> None:
         """Replace index.json.  Not synced: it is written anew when the store opens."""

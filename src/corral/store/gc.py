@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from corral.store.content import Content
 from corral.store.snapshots import Snapshots
@@ -55,6 +56,32 @@ class Leases:
         return self.counts[name] > 0
 
 
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What nothing keeps."""
+
+    blobs: Sequence[str]
+    chains: Sequence[str]
+
+
+def garbage(
+    snapshots: Snapshots, leases: Leases, blobs: Iterable[str], keep_blobs: set[str], keep_chains: set[str]
+) -> Garbage:
+    """Those of `blobs`, and those layers, that nothing keeps; call with the lock of `leases` held.
+
+    `keep_blobs` and `keep_chains` are what the images reach; snapshots and leases are looked at here.
+    """
+    keep = keep_chains | snapshots.used_chains()
+    for name in list(leases.counts):
+        if leases.is_held(name):
+            snapshots.with_ancestors(name, keep)
+    layers = snapshots.layers()
+    # A layer's blob stays as long as the layer: a torn layer is unpacked from it again.
+    keep_blobs = keep_blobs | {layer.blob for chain, layer in layers.items() if chain in keep}
+    dead = [chain for chain in layers if chain not in keep]
+    return Garbage([blob for blob in blobs if blob not in keep_blobs and not leases.is_held(blob)], dead)
+
+
 def sweep(
     content: Content,
     snapshots: Snapshots,
@@ -63,22 +90,12 @@ def sweep(
     keep_blobs: set[str],
     keep_chains: set[str],
 ) -> int:
-    """Delete those of `blobs`, and those layers, that nothing keeps; returns the bytes of blobs and files freed.
-
-    `keep_blobs` and `keep_chains` are what the images reach; snapshots and leases are looked at here.
-    """
+    """Delete those of `blobs`, and those layers, that nothing keeps; returns the bytes of blobs and files freed."""
     with leases.lock:
-        keep = keep_chains | snapshots.used_chains()
-        for name in list(leases.counts):
-            if leases.is_held(name):
-                snapshots.with_ancestors(name, keep)
+        found = garbage(snapshots, leases, blobs, keep_blobs, keep_chains)
         layers = snapshots.layers()
-        dead = [chain for chain in layers if chain not in keep]
-        # A layer's blob stays as long as the layer: a torn layer is unpacked from it again.
-        keep_blobs = keep_blobs | {layer.blob for chain, layer in layers.items() if chain in keep}
-        freed = sum(layers[chain].size for chain in dead)
-        snapshots.remove_layers(dead)
-        for digest in blobs:
-            if digest not in keep_blobs and not leases.is_held(digest):
-                freed += content.remove(digest)
+        freed = sum(layers[chain].size for chain in found.chains)
+        snapshots.remove_layers(found.chains)
+        for digest in found.blobs:
+            freed += content.remove(digest)
     return freed

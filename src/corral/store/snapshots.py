@@ -35,7 +35,7 @@ import msgspec
 
 from corral.errors import Conflict, NotFound, System
 from corral.linux import libc
-from corral.oci.digest import ChainID
+from corral.oci.digest import ChainID, digest_of
 from corral.store import tree
 from corral.store.db import Database, Statement
 
@@ -120,6 +120,7 @@ class Snapshots:
         self._lock = threading.Lock()
         self._sweeper = ThreadPoolExecutor(1, thread_name_prefix="overlay-trash")
         self._boot = _boot_id()
+        self._making: set[str] = set()
         os.makedirs(self._trash, mode=0o700, exist_ok=True)
         _spread_directories(root)
         os.chmod(root, 0o711)  # a container's own root user (user namespaces) must be able to pass through
@@ -217,6 +218,7 @@ class Snapshots:
         """An empty directory to unpack into: `<root>/<id>/fs`."""
         with self._lock:
             folder = self._new_directory()
+            self._making.add(folder)
         path = self._path(folder, "fs")
         os.mkdir(path, 0o755)
         os.chmod(path, 0o755)
@@ -240,6 +242,7 @@ class Snapshots:
             else:
                 lost = False
                 self._layers[chain] = layer
+                self._making.discard(folder)
         if lost:
             self._throw_away(folder)
             return
@@ -264,6 +267,14 @@ class Snapshots:
         """Every layer by chain id."""
         return dict(self._layers)
 
+    def layer_directory(self, chain: str) -> str:
+        """The directory of one layer, whether it is there or not."""
+        return self._path(self.layer(chain).dir, "fs")
+
+    def chain_of(self, layer: Layer) -> str:
+        """What a layer's chain id must be, by its diff id and the layer below."""
+        return layer.diff_id if not layer.parent else digest_of(f"{layer.parent} {layer.diff_id}".encode())
+
     def layer_paths(self, chain: ChainID | None) -> tuple[str, ...]:
         """The directories of a stack, top-most first."""
         return self._stack(chain)
@@ -284,12 +295,21 @@ class Snapshots:
 
     # --- keeping house ---------------------------------------------------------------------------------------
 
+    def stray_directories(self) -> list[str]:
+        """Directories that no row names and nobody is working on."""
+        found = os.listdir(self.root)  # before looking at what is known: what is made meanwhile is not in it
+        with self._lock:
+            known = {layer.dir for layer in self._layers.values()} | {folder for _, folder in self._active.values()}
+            return sorted(set(found) - known - self._making - {"trash"})
+
+    def drop_stray(self, folder: str) -> None:
+        """Delete one of `stray_directories`."""
+        self._throw_away(folder)
+
     def recover(self) -> None:
         """Drop directories that no row names (a crash made them); call once, before anything is staged."""
-        known = {layer.dir for layer in self._layers.values()} | {folder for _, folder in self._active.values()}
-        for name in os.listdir(self.root):
-            if name != "trash" and name not in known:
-                self._throw_away(name)
+        for name in self.stray_directories():
+            self._throw_away(name)
         for name in os.listdir(self._trash):
             self._sweeper.submit(self._delete, name)
 
@@ -309,6 +329,7 @@ class Snapshots:
         ).result()
         with self._lock:
             self._layers[chain] = layer
+            self._making.discard(folder)
         self._throw_away(old.dir)
 
     def settle_disk(self) -> None:
@@ -367,6 +388,7 @@ class Snapshots:
 
     def _throw_away(self, folder: str) -> None:
         target = f"{folder}-{secrets.token_hex(4)}"
+        self._making.discard(folder)
         try:
             os.rename(f"{self.root}/{folder}", f"{self._trash}/{target}")
         except FileNotFoundError:

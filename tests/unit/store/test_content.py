@@ -15,7 +15,7 @@ def test_a_document_comes_back(tmp_path: Path) -> None:
     digest = content.put(b"hello")
     assert digest == digest_of(b"hello") and content.has(digest) and content.size(digest) == 5
     assert content.read(digest) == b"hello"
-    assert content.digests() == [digest]
+    assert list(content.sizes()) == [digest]
     assert content.remove(digest) == 5 and content.remove(digest) == 0
     with pytest.raises(NoSuchContent):
         content.read(digest)
