@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import io
 import json
 import os
+import socket
 import subprocess
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.daemon import IMAGE, Daemon, Engine, busybox_image, docker_cli
+from tests.support.images import busybox_layer
 from tests.support.registry import PROGRAM, registry
 
 
@@ -97,6 +102,42 @@ def test_an_archive_that_is_none_changes_nothing(engine: Engine, damage: str) ->
     assert engine.get("/images/never:1/json").status == 404
 
 
+def test_import_from_a_url(engine: Engine, daemon: Daemon, names: list[str], tmp_path: Path) -> None:
+    names.append("fetched:1")
+    (tmp_path / "root.tar").write_bytes(busybox_layer())
+    with daemon.space.inside():
+        listening = socket.create_server(("127.0.0.1", 0))
+    with serving(listening, tmp_path) as port:
+        shown = engine.output("import", f"http://127.0.0.1:{port}/root.tar", "fetched:1")
+        assert shown.startswith(f"Downloading from http://127.0.0.1:{port}/root.tar")
+        assert engine.output("run", "--rm", "fetched:1", "/bin/busybox", "echo", "fetched") == "fetched"
+        missing = engine.docker("import", f"http://127.0.0.1:{port}/nosuch.tar", "never:1")
+        assert missing.returncode == 1 and "404" in missing.stderr
+    refused = engine.post("/images/create", fromSrc="ftp://127.0.0.1/x.tar", repo="never:1")
+    assert refused.status == 400 and "only http and https" in refused.message
+    assert engine.get("/images/never:1/json").status == 404
+
+
+@contextlib.contextmanager
+def serving(listening: socket.socket, folder: Path) -> Iterator[int]:
+    """A web server for a folder on a listening socket; its port."""
+
+    def handler(*args: Any) -> http.server.SimpleHTTPRequestHandler:
+        return http.server.SimpleHTTPRequestHandler(*args, directory=str(folder))
+
+    server = http.server.ThreadingHTTPServer(listening.getsockname(), handler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listening
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def test_import(engine: Engine, names: list[str], tmp_path: Path) -> None:
     names.append("imported:1")
     container = engine.create("true")
@@ -168,7 +209,7 @@ def test_filters_and_disk_usage(engine: Engine, names: list[str]) -> None:
     listed = engine.output("images", "-q", "--no-trunc", "--filter", "label=team=herd")
     assert listed == image_id(engine, "labelled:1")
     assert engine.output("images", "-q", "--filter", "reference=labelled*").count("\n") == 0
-    used = engine.get("/system/df").json()
+    used = engine.get("/v1.51/system/df").json()
     assert used["LayersSize"] > 0
     assert {"Images", "Containers", "Volumes", "BuildCache"} <= set(used)
     assert "Images" in engine.output("system", "df")

@@ -15,6 +15,7 @@ from corral.api.http import Answer, BadQuery, Request, Stream
 from corral.api.services import Services
 from corral.engine import commit as commits
 from corral.errors import CorralError, InvalidParameter
+from corral.image import remote
 from corral.image.model import User
 from corral.oci import reference
 from corral.wire.containers import ContainerConfig
@@ -65,12 +66,13 @@ async def create(services: Services, request: Request) -> Answer:
     source, name, tag = query.text("fromSrc"), query.text("fromImage"), query.text("tag")
     platform = query.text("platform") or None
     if source:
-        if source != "-":
-            raise BadQuery("importing from a URL is not supported: download it and use `-`")
+        url = "" if source == "-" else remote.address(source)
 
         async def work(progress: Progress) -> None:
+            if url:
+                progress({"status": f"Downloading from {url}"})
             await images.import_(
-                request.stream(),
+                remote.fetch(url) if url else request.stream(),
                 query.text("repo"),
                 tag,
                 message=query.text("message"),
