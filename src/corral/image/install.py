@@ -13,7 +13,7 @@ from corral.errors import InvalidParameter
 from corral.image import layers
 from corral.image.crew import Crew
 from corral.oci import image as oci
-from corral.oci.digest import ChainID, Digest, DigestMismatch, chain_ids
+from corral.oci.digest import ChainID, Digest, DigestMismatch, chain_ids, digest_of
 from corral.store.content import Content
 from corral.store.gc import Lease
 from corral.store.snapshots import Snapshots
@@ -95,15 +95,15 @@ class Installer:
 
     def document(self, data: bytes) -> Digest:
         """Store a manifest or configuration."""
-        digest = self._content.put(data)
-        self.lease.add(digest)
-        return digest
+        self.lease.add(digest_of(data))  # before it is there: nothing names it yet, so a sweep would take it
+        return self._content.put(data)
 
     def commit_blob(self, layer: Arrived) -> None:
         """Move a verified and synced blob to its place; `install` makes it durable."""
         if not layer.path:
             return
         path, layer.path = layer.path, ""
+        self.lease.add(layer.digest)
         if self._content.has(layer.digest):
             _remove(path)
         else:
