@@ -1,6 +1,6 @@
 """How long `GET /system/df` and `GET /images/json` take with many images, right after a change and again.
 
-    PYTHONPATH=src python -m tests.bench.disk_usage [images]
+PYTHONPATH=src python -m tests.bench.disk_usage [images]
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from corral.image import layers
 from corral.image.crew import Crew, Job
 from corral.image.install import Arrived, Installer
 from corral.image.model import InvalidArchive
+from corral.image.unwrap import unwrap
 from corral.oci import image as oci
 from corral.oci import reference
 from corral.oci.digest import Digest, DigestMismatch, digest_of, verify
@@ -77,7 +78,7 @@ class ArchiveLoader:
     def load(self, source: layers.Source, progress: Progress) -> list[Loaded]:
         """Raises InvalidArchive, tar.InvalidTar, or what unpacking and `Installer.install` raise."""
         self._crew.warm()
-        _, plain = layers.decompress(source)
+        _, plain = layers.decompress(unwrap(source))
         reader = tar.TarReader(plain)
         try:
             for entry in reader:

@@ -13,6 +13,7 @@ from corral.image.archive import make_manifest
 from corral.image.crew import Crew
 from corral.image.install import Arrived, Installer
 from corral.image.model import Image
+from corral.image.unwrap import unwrap
 from corral.oci import image as oci
 from corral.oci.digest import chain_ids
 from corral.oci.platform import Platform
@@ -48,6 +49,7 @@ def import_tar(
 ) -> oci.Descriptor:  # fmt: skip
     """A one-layer image of a root's tar (compressed or not); `config` lacks the diff id.  Returns the target."""
     crew.warm()
+    source = unwrap(source)
     arrived = Arrived(layers.Unpacked(), content.ingest_path(), snapshots.begin_layer())
     installer.arrived(arrived)
     with open(arrived.path, "wb", buffering=0) as file:
