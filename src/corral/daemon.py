@@ -25,6 +25,7 @@ from corral.config import Config, ConfigError, merge, parse_arguments
 from corral.engine import filesystem, probe, profiles, recover, seccomp
 from corral.engine.containers import Containers
 from corral.engine.context import Engine, Paths
+from corral.engine.eventlog import EventLog
 from corral.engine.events import Events
 from corral.engine.execs import Execs
 from corral.engine.imagekeeper import ImageKeeper
@@ -179,7 +180,7 @@ def _build(config: Config, launcher: Launcher) -> Services:
     for folder in (os.path.join(config.data_root, "containers"), os.path.join(config.exec_root, "containers")):
         os.makedirs(folder, mode=0o711, exist_ok=True)
     db = Database(os.path.join(config.data_root, "corral.db"))
-    events = Events()
+    events = Events(EventLog(os.path.join(config.data_root, "events")))
 
     def image_event(action: str, image: str, attributes: dict[str, str]) -> None:
         events.publish("image", action, image, attributes)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -227,3 +229,13 @@ def test_two_daemons_side_by_side(new_daemon: Callable[..., Daemon]) -> None:
     assert first.inspect("same")["Id"] != second.inspect("same")["Id"]
     first.output("rm", "-f", "same")
     assert second.state("same")["Running"] is True
+
+
+def test_events_outlive_the_daemon(own_daemon: Daemon) -> None:
+    container = own_daemon.create("true")
+    own_daemon.restart()
+    own_daemon.delete(f"/containers/{container}")
+    now = str(time.time())
+    text = own_daemon.get("/events", since="0", until=now, filters='{"type": ["container"]}').body
+    found = [json.loads(line) for line in text.splitlines()]
+    assert [(event["Action"], event["id"]) for event in found] == [("create", container), ("destroy", container)]

@@ -57,7 +57,7 @@ async def _events(
     try:
         last = 0
         if since is not None:
-            for event in bus.past(since, until):
+            for event in await bus.past(since, until):
                 last = event["timeNano"]
                 if _matches(event, filters):
                     yield streams.encode(event) + b"\n"

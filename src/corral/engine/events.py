@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-_KEPT = 256  # how many past events `since` can reach, as in Docker
+from corral.engine.eventlog import EventLog
+
+_KEPT = 256  # how many past events `since` reaches without the disk
 _QUEUE_LIMIT = 4096
 
 Event = dict[str, Any]
@@ -17,7 +19,8 @@ Event = dict[str, Any]
 class Events:
     """The bus.  `publish` never waits; a subscriber that does not keep up is cut off."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
         self._past: deque[Event] = deque(maxlen=_KEPT)
         self._queues: set[asyncio.Queue[Event | None]] = set()
 
@@ -37,6 +40,7 @@ class Events:
         elif kind == "image":
             event |= {"status": action, "id": actor}
         self._past.append(event)
+        self._log.append(event)
         for queue in list(self._queues):
             if queue.qsize() >= _QUEUE_LIMIT:
                 self._queues.discard(queue)
@@ -49,8 +53,10 @@ class Events:
         """How many subscribers there are."""
         return len(self._queues)
 
-    def past(self, since_ns: int, until_ns: int | None) -> list[Event]:
+    async def past(self, since_ns: int, until_ns: int | None) -> list[Event]:
         """Kept events within the bounds, oldest first."""
+        if len(self._past) < _KEPT or since_ns < self._past[0]["timeNano"]:
+            return await asyncio.to_thread(self._log.read, since_ns, until_ns)
         return [
             event
             for event in self._past
