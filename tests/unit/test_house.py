@@ -118,6 +118,7 @@ EXERCISED = {
     "POST /containers/{name}/wait": '"wait"',
     "POST /containers/{name}/resize": "TIOCSWINSZ|resize",
     "POST /system/check": '"system", "check"',
+    "GET /containers/{name}/attach/ws": "/attach/ws",
     "POST /containers/{name}/attach": '"attach"',
     "DELETE /containers/{name}": '"rm"',
     "POST /containers/{name}/exec": '"exec"',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral.api import containers, execs, imagelist, images, networks, system, upkeep, volumes
+from corral.api import containers, execs, imagelist, images, networks, system, upkeep, volumes, websocket
 from corral.api.router import Route
 
 ROUTES = (
@@ -37,6 +37,7 @@ ROUTES = (
     Route("POST", "/containers/{name}/wait", containers.wait),
     Route("POST", "/containers/{name}/resize", containers.resize),
     Route("POST", "/containers/{name}/attach", containers.attach_),
+    Route("GET", "/containers/{name}/attach/ws", websocket.attach_),
     Route("DELETE", "/containers/{name}", containers.remove),
     # execs
     Route("POST", "/containers/{name}/exec", execs.create),
