@@ -206,6 +206,7 @@ async def logs_(services: Services, request: Request) -> Answer:
         until_ns=_moment(query, "until"),
         tail=int(tail) if tail.isdecimal() else None,
         timestamps=query.flag("timestamps"),
+        details=query.flag("details"),
         follow=query.flag("follow"),
         framed=not tty,
     )

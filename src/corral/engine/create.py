@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 from corral.config import ConfigError
-from corral.engine import copyup, defaults, devices, mounts, names, profiles, removal, unsupported
+from corral.engine import copyup, defaults, devices, logdrivers, mounts, names, profiles, removal, unsupported
 from corral.engine.context import Engine
 from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import Container, MountPoint, insert
@@ -19,8 +19,6 @@ from corral.errors import InvalidParameter, NotFound
 from corral.oci.digest import ChainID
 from corral.volume.volumes import ANONYMOUS
 from corral.wire.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig, LogConfig
-
-LOG_DRIVERS = ("json-file", "none")
 
 
 class PlatformMismatch(NotFound):
@@ -55,7 +53,8 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         runtime=engine.config.default_runtime,
         init=engine.config.init,
     )
-    defaults.check_host(host, cpus=engine.facts.cpus, log_drivers=LOG_DRIVERS)
+    defaults.check_host(host, cpus=engine.facts.cpus)
+    logdrivers.check(host.log_config)
     endpoints = _networks(request, host)
     unsupported.check(host, endpoints.values(), confining=engine.facts.confining)
     _check_against_host(engine, host)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from corral.engine import lifecycle, signals, spec
 from corral.errors import Conflict, InvalidParameter
@@ -113,16 +113,13 @@ def check_config(config: ContainerConfig) -> None:
             raise InvalidConfig("Retries in Healthcheck cannot be negative")
 
 
-def check_host(host: HostConfig, *, cpus: int, log_drivers: Sequence[str]) -> None:
+def check_host(host: HostConfig, *, cpus: int) -> None:
     """Raise InvalidConfig unless the part that concerns this host can be used."""
     check_resources(host, cpus=cpus)
     policy = host.restart_policy
     check_restart_policy(policy)
     if host.auto_remove and policy.name not in ("", "no"):
         raise InvalidConfig("can't create 'AutoRemove' container with restart policy")
-    if host.log_config.type and host.log_config.type not in log_drivers:
-        raise InvalidConfig(f"logger: no log driver named '{host.log_config.type}' is registered")
-    check_log_options(host.log_config)
     if host.shm_size < 0:
         raise InvalidConfig("SHM size can not be less than 0")
     if not -1000 <= host.oom_score_adj <= 1000:
@@ -170,29 +167,6 @@ def check_restart_policy(policy: RestartPolicy) -> None:
         raise InvalidConfig("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if policy.maximum_retry_count < 0:
         raise InvalidConfig("invalid restart policy: maximum retry count cannot be negative")
-
-
-def check_log_options(log: LogConfig) -> None:
-    """Raise InvalidConfig for an option that the log driver does not have."""
-    known = (
-        "max-size",
-        "max-file",
-        "labels",
-        "labels-regex",
-        "env",
-        "env-regex",
-        "compress",
-        "tag",
-        "mode",
-        "max-buffer-size",
-    )
-    for name, value in (log.config or {}).items():
-        if log.type != "none" and name not in known:
-            raise InvalidConfig(f"unknown log opt '{name}' for {log.type} log driver")
-        if name == "max-size":
-            size_bytes(value)
-        if name == "max-file" and not (value.isdecimal() and int(value) >= 1):
-            raise InvalidConfig("max-file cannot be less than 1")
 
 
 def size_bytes(text: str) -> int:

@@ -7,18 +7,23 @@ little more than reading it.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import quote_plus
 
 import msgspec
 
+from corral.engine import logdrivers
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.engine.record import timestamp
 from corral.engine.tasks import ShimGone
 from corral.errors import InvalidParameter, Unsupported
+from corral.shim.logs import PACKED, file_key, packed_key
 
 T = TypeVar("T")
 
@@ -37,6 +42,7 @@ class _Entry(msgspec.Struct):
     log: str
     stream: str
     time: str
+    attrs: dict[str, str] | None = None
 
 
 _decode_lines = msgspec.json.Decoder(_Entry).decode_lines
@@ -52,6 +58,7 @@ class Wanted:
     until_ns: int | None = None
     tail: int | None = None
     timestamps: bool = False
+    details: bool = False
     follow: bool = False
     framed: bool = True
 
@@ -60,7 +67,7 @@ def check(live: Live, wanted: Wanted) -> None:
     """Raise unless there is something to read."""
     if not (wanted.stdout or wanted.stderr):
         raise NothingSelected("Bad parameters: you must choose at least one stream")
-    if live.record.host.log_config.type == "none":
+    if not logdrivers.is_readable(live.record.host.log_config):
         raise NotReadable("configured logging driver does not support reading")
 
 
@@ -112,7 +119,7 @@ class _Reader:
         self._path = path
         self._wanted = wanted
         self._fd = -1
-        self._inode = 0
+        self._key = b""  # of a compressed file
         self._rest = b""
         self._since = timestamp(wanted.since_ns) if wanted.since_ns else ""
         self._until = timestamp(wanted.until_ns) if wanted.until_ns is not None else ""
@@ -161,18 +168,19 @@ class _Reader:
     def _files(self) -> list[str]:
         """Existing files, newest first."""
         found = [self._path]
-        while os.path.exists(f"{self._path}.{len(found)}"):
-            found.append(f"{self._path}.{len(found)}")
+        while path := _existing(f"{self._path}.{len(found)}"):
+            found.append(path)
         return found
 
     def _open(self, path: str) -> bool:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            key = _packed_key(path) if path.endswith(PACKED) else b""
+            fd = _unpacked(path) if path.endswith(PACKED) else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         self.close()
         self._fd = fd
-        self._inode = os.fstat(fd).st_ino
+        self._key = key
         self._rest = b""
         return True
 
@@ -181,12 +189,19 @@ class _Reader:
         newer = ""
         for path in self._files():
             try:
-                if os.stat(path).st_ino == self._inode:
+                if self._is_present(path):
                     break
             except FileNotFoundError:
                 continue
             newer = path
         return bool(newer) and self._open(newer)
+
+    def _is_present(self, path: str) -> bool:
+        """Whether `path` is the file that is being read; it may have been compressed since it was opened."""
+        status = os.fstat(self._fd)
+        if path.endswith(PACKED):
+            return _packed_key(path) == (self._key or file_key(status))
+        return not self._key and os.stat(path).st_ino == status.st_ino
 
     def _render(self, block: bytes) -> bytes:
         wanted = self._wanted
@@ -212,8 +227,8 @@ class _Reader:
             while end < len(entries) and entries[end].stream == stream and end - start < longest:
                 end += 1
             run = entries[start:end]
-            if self._wanted.timestamps:
-                text = "".join([f"{entry.time} {entry.log}" for entry in run])
+            if self._wanted.timestamps or self._wanted.details:
+                text = "".join(map(self._told, run))
             else:
                 text = "".join([entry.log for entry in run])
             data = text.encode()
@@ -222,6 +237,14 @@ class _Reader:
                 yield bytes((number, 0, 0, 0)) + len(data).to_bytes(4, "big")
             yield data
             start = end
+
+    def _told(self, entry: _Entry) -> str:
+        """A line with its time and its labels, if they are asked for."""
+        text = entry.log
+        if self._wanted.details:
+            pairs = sorted((entry.attrs or {}).items())
+            text = ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in pairs) + f" {text}"
+        return f"{entry.time} {text}" if self._wanted.timestamps else text
 
 
 def _entries(block: bytes) -> list[_Entry]:
@@ -236,6 +259,25 @@ def _entries(block: bytes) -> list[_Entry]:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue
         return found
+
+
+def _existing(path: str) -> str:
+    """A rotated file, compressed or not; "" when there is none."""
+    return next((found for found in (path, path + PACKED) if os.path.exists(found)), "")
+
+
+def _packed_key(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return packed_key(file.read(64))
+
+
+def _unpacked(path: str) -> int:
+    """A descriptor of a nameless file with the content of a compressed one."""
+    fd = os.open("/tmp", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    with gzip.open(path, "rb") as packed, open(fd, "wb", closefd=False) as plain:
+        shutil.copyfileobj(packed, plain, _BLOCK_BYTES)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 def _tail_start(fd: int, lines: int) -> tuple[int, int]:

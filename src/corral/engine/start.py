@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from corral.engine import devices, failures, filesystem, links, mounts, spec
+from corral.engine import devices, failures, filesystem, forwarding, links, logdrivers, mounts, spec
 from corral.engine.context import Engine
 from corral.engine.defaults import size_bytes
 from corral.engine.live import Live, NoSuchContainer
@@ -23,9 +23,6 @@ from corral.net import names
 from corral.net.model import Attachment, EndpointRequest
 from corral.runtime.failure import Failure
 from corral.wire.containers import EndpointSettings
-
-_LOG_SIZE_BYTES = 20_000_000
-_LOG_FILES = 5
 
 
 class JoinRefused(Conflict):
@@ -157,9 +154,12 @@ def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
 
 async def _create(engine: Engine, live: Live, task: Task) -> None:
     record = live.record
-    clients, live.early_clients = live.early_clients, []
     runtime = engine.config.runtime(record.host.runtime)
     size = list(record.host.console_size) if any(record.host.console_size) else None
+    forwarder = await forwarding.open_forwarder(engine, record)
+    clients, live.early_clients = live.early_clients, []
+    if forwarder is not None:
+        clients.append(forwarder)
     try:
         answer = await task.request(
             "create",
@@ -173,7 +173,7 @@ async def _create(engine: Engine, live: Live, task: Task) -> None:
             console_size=size,
             stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,
-            log=log_settings(engine, record),
+            log=logdrivers.file_settings(record, engine.paths.file(record.id, record.log_path)),
             exit_path=engine.paths.file(record.id, "exit.json"),
             clients=[client.described() for client in clients],
         )
@@ -181,17 +181,6 @@ async def _create(engine: Engine, live: Live, task: Task) -> None:
         for client in clients:
             client.close()
     task.pid = answer["pid"]
-
-
-def log_settings(engine: Engine, record: Container) -> dict[str, Any] | None:
-    """What the shim is told about the log; None for the `none` driver."""
-    log = record.host.log_config
-    if log.type == "none":
-        return None
-    options = log.config or {}
-    size = size_bytes(options["max-size"]) if "max-size" in options else _LOG_SIZE_BYTES
-    files = int(options["max-file"]) if "max-file" in options else _LOG_FILES
-    return {"path": engine.paths.file(record.id, record.log_path), "max_size": size, "max_files": files}
 
 
 async def _attach_network(engine: Engine, live: Live, task: Task, undo: contextlib.AsyncExitStack) -> Attachment:

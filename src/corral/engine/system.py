@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from corral.engine.context import Engine
-from corral.engine.create import LOG_DRIVERS
+from corral.engine.logdrivers import DRIVERS
 from corral.engine.record import timestamp
 
 VERSION = "0.1.0"
@@ -68,7 +68,7 @@ def info(engine: Engine) -> dict[str, Any]:
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": None,
-            "Log": list(LOG_DRIVERS),
+            "Log": sorted(DRIVERS),
         },
         "MemoryLimit": has("memory"),
         "SwapLimit": facts.swap_accounting,

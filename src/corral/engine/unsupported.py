@@ -14,18 +14,6 @@ from corral.engine.hostfacts import HostFacts
 from corral.errors import Unsupported
 from corral.wire.containers import EndpointSettings, HostConfig
 
-# Options of the json-file log driver that Docker has besides max-size and max-file, with the values that ask nothing.
-_LOG_OPTIONS = {
-    "mode": ("blocking",),
-    "compress": ("false", "0"),
-    "labels": ("",),
-    "labels-regex": ("",),
-    "env": ("",),
-    "env-regex": ("",),
-    "tag": ("",),
-    "max-buffer-size": (),
-}
-
 
 class NotSupported(Unsupported):
     """A part of a request that this engine cannot fulfil."""
@@ -42,17 +30,7 @@ def check(host: HostConfig, networks: Iterable[EndpointSettings], *, confining: 
     for settings in networks:
         if settings.ipam_config is not None and settings.ipam_config.link_local_ips:
             raise NotSupported("link-local addresses of an endpoint are not supported")
-    _check_log(host)
     _check_labels(host.security_opt or (), confining)
-
-
-def _check_log(host: HostConfig) -> None:
-    log = host.log_config
-    if log.type == "none":
-        return
-    for name, value in (log.config or {}).items():
-        if name in _LOG_OPTIONS and value not in _LOG_OPTIONS[name]:
-            raise NotSupported(f"log opt '{name}' is not supported yet by the {log.type} log driver")
 
 
 def _check_labels(options: Iterable[str], confining: frozenset[str]) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
@@ -39,6 +36,10 @@ def address(text: str) -> str:
 
 async def fetch(url: str) -> AsyncIterator[bytes]:
     """The body of `url`, through the proxies of the environment; raises FetchFailed."""
+    import http.client  # for this alone: the daemon does without
+    import urllib.error
+    import urllib.request
+
     try:
         response = await asyncio.to_thread(urllib.request.urlopen, url, timeout=_SILENCE_S)
         with response:

@@ -4,7 +4,10 @@
 A line of output longer than 16 KiB is cut into pieces whose text has no newline at its end; readers join them.
 
     ID-json.log      the newest
-    ID-json.log.1    the one before, ... up to max_files - 1
+    ID-json.log.1    the one before, ... up to max_files - 1; with `compress` soon ID-json.log.1.gz
+
+A compressed file carries the inode and the last change that it had as a plain one in its header's comment, so that a
+reader which was in the middle of it knows where to go on.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 LINE_LIMIT_BYTES = 16 << 10
+PACKED = ".gz"
+_GZIP_HEADER_LENGTH = 10
 
 
 class NoLog:
@@ -40,10 +45,16 @@ class NoLog:
 class JsonFile:
     """The `json-file` driver."""
 
-    __slots__ = ("_fd", "_max_files", "_max_size", "_path", "_rest", "_size")
+    __slots__ = ("_attributes", "_compress", "_fd", "_max_files", "_max_size", "_packing", "_path", "_rest", "_size")
 
-    def __init__(self, path: str, max_size_bytes: int, max_files: int) -> None:
+    def __init__(
+        self, path: str, max_size_bytes: int, max_files: int, *, compress: bool = False, attributes: str = ""
+    ) -> None:
+        """`attributes` is the JSON object that every line carries, or empty."""
         self._path = path
+        self._compress = compress
+        self._attributes = f'"attrs":{attributes},' if attributes else ""
+        self._packing = -1
         self._max_size = max_size_bytes
         self._max_files = max_files
         self._rest = {"stdout": b"", "stderr": b""}
@@ -83,7 +94,7 @@ class JsonFile:
         os.close(self._fd)
 
     def _append(self, stream: str, texts: list[str]) -> None:
-        tail = f',"stream":"{stream}","time":"{_now()}"}}\n'
+        tail = f',"stream":"{stream}",{self._attributes}"time":"{_now()}"}}\n'
         block = "".join([f'{{"log":{_quote(text)}{tail}' for text in texts]).encode("utf-8", "replace")
         while self._max_size > 0 and self._size + len(block) > self._max_size:
             cut = block.rfind(b"\n", 0, max(0, self._max_size - self._size)) + 1
@@ -107,22 +118,88 @@ class JsonFile:
 
     def _rotate(self) -> None:
         os.close(self._fd)
+        if self._packing >= 0:  # names must not change under it
+            os.read(self._packing, 1)
+            os.close(self._packing)
+            self._packing = -1
         if self._max_files <= 1:
             os.unlink(self._path)
         else:
             for number in range(self._max_files - 1, 0, -1):
                 older = f"{self._path}.{number}"
                 newer = f"{self._path}.{number - 1}" if number > 1 else self._path
-                if os.path.exists(newer):
-                    os.rename(newer, older)
+                _shift(newer, older)
         self._open()
+        if self._compress and self._max_files > 1:
+            self._packing = _pack_in_background(f"{self._path}.1")
 
 
 def open_log(settings: dict[str, Any] | None) -> NoLog | JsonFile:
     """The log that `settings` ask for: None, or {"path", "max_size", "max_files"}."""
     if settings is None:
         return NoLog()
-    return JsonFile(settings["path"], settings["max_size"], settings["max_files"])
+    return JsonFile(
+        settings["path"],
+        settings["max_size"],
+        settings["max_files"],
+        compress=settings["compress"],
+        attributes=settings["attributes"],
+    )
+
+
+def file_key(status: os.stat_result) -> bytes:
+    """What a log file that is complete is known by; an inode alone may have been another file's."""
+    return b"%d %d" % (status.st_ino, status.st_mtime_ns)
+
+
+def packed_key(head: bytes) -> bytes:
+    """The key that the log file whose compressed form begins like this had; empty when it is not one of ours."""
+    return head[_GZIP_HEADER_LENGTH:].partition(b"\0")[0] if head[3:4] == b"\x10" else b""
+
+
+def _shift(newer: str, older: str) -> None:
+    """Let a file, compressed or not, take the place of the next older one."""
+    for suffix in ("", PACKED):
+        if os.path.exists(newer + suffix):
+            os.rename(newer + suffix, older + suffix)
+            other = older + ("" if suffix else PACKED)
+            if os.path.exists(other):
+                os.unlink(other)
+
+
+def _pack_in_background(path: str) -> int:
+    """Compress a file in a child process; returns a descriptor that is at its end when the child is."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.nice(10)
+            _pack(path)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    return reading
+
+
+def _pack(path: str) -> None:
+    import zlib  # in the child alone
+
+    with open(path, "rb") as plain, open(f"{path}.tmp", "wb") as packed:
+        status = os.fstat(plain.fileno())
+        packed.write(b"\x1f\x8b\x08\x10" + int(status.st_mtime).to_bytes(4, "little") + b"\0\x03")
+        packed.write(file_key(status) + b"\0")
+        deflater = zlib.compressobj(6, zlib.DEFLATED, -15)
+        checksum = size = 0
+        while data := plain.read(1 << 20):
+            checksum = zlib.crc32(data, checksum)
+            size += len(data)
+            packed.write(deflater.compress(data))
+        packed.write(deflater.flush() + checksum.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little"))
+    os.chmod(f"{path}.tmp", status.st_mode & 0o777)
+    os.rename(f"{path}.tmp", path + PACKED)
+    os.unlink(path)
 
 
 def _now() -> str:

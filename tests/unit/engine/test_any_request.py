@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corral.engine import defaults, devices, mounts, unsupported
+from corral.engine import defaults, devices, logdrivers, mounts, unsupported
 from corral.engine.record import Container
 from corral.errors import CorralError
 from corral.oci.image import RunConfig
@@ -67,7 +67,8 @@ def become_spec(body: dict[str, Any]) -> dict[str, Any]:
     defaults.apply_image(request, msgspec.convert({"Cmd": ["sh"]}, RunConfig))
     defaults.check_config(request)
     defaults.fill_host(host, shm_size=1 << 26, log=LogConfig(type="json-file"), runtime="corral", init=False)
-    defaults.check_host(host, cpus=2, log_drivers=("json-file", "none"))
+    defaults.check_host(host, cpus=2)
+    logdrivers.check(host.log_config)
     unsupported.check(host, [], confining=frozenset())
     record = Container(
         id="c" * 64, name="n", created_ns=0, image_id="", image_ref="", layers="",

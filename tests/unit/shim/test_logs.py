@@ -107,7 +107,7 @@ def test_none_keeps_nothing(tmp_path: Path) -> None:
     assert isinstance(log, NoLog)
     assert log.write("stdout", b"x\n") is False
     log.finish()
-    made = open_log({"path": str(tmp_path / "l"), "max_size": 1, "max_files": 1})
+    made = open_log({"path": str(tmp_path / "l"), "max_size": 1, "max_files": 1, "compress": False, "attributes": ""})
     made.finish()
     assert os.listdir(tmp_path) == ["l"]
 
