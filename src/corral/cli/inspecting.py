@@ -122,7 +122,27 @@ _KINDS: dict[str, Callable[[Session], Getter]] = {
 }
 
 
+def _again(session: Session, names: list[str]) -> int:
+    """`--as`: how to make containers again."""
+    from corral.cli.recreate import as_compose, as_run
+
+    writers = {"run": as_run, "compose": as_compose}
+    writer = writers.get(session.flags["as"])
+    if writer is None:
+        raise CliError(f'invalid value "{session.flags["as"]}" for "--as": must be run or compose', 125)
+    for name in names:
+        container = session.client.get(f"/containers/{name}/json")
+        try:
+            image = session.client.get(f"/images/{container['Image']}/json")
+        except DaemonError:  # removed since: then everything is said
+            image = {}
+        sys.stdout.write(writer(container, image))
+    return 0
+
+
 def _anything(session: Session) -> int:
+    if session.flags["as"]:
+        return _again(session, session.arguments)
     kind = session.flags["type"]
     if session.flags.changed("type") and not kind:
         raise CliError('type is empty: must be one of "container", "image", "network", "volume"')
@@ -146,22 +166,29 @@ def _of(kind: str) -> Callable[[Session], int]:
     return lambda session: show(session.arguments, _KINDS[kind](session), session.flags["format"])
 
 
+def _container(session: Session) -> int:
+    if session.flags["as"]:
+        return _again(session, session.arguments)
+    return show(session.arguments, _containers(session), session.flags["format"])
+
+
 _FORMAT = Flag("format", "f", "string", "Go template for each object, or `json` for one line of JSON")
 _SIZE = Flag("size", "s", "bool", "Show the size of files, too")
+_AS = Flag("as", "", "string", "Print what would make the container again: run or compose")
 INSPECT = Command(
     _anything,
     "Show everything about containers, images, networks or volumes",
     "[OPTIONS] NAME|ID [NAME|ID...]",
-    (_FORMAT, _SIZE, Flag("type", "", "string", "Look only at this type of object")),
+    (_AS, _FORMAT, _SIZE, Flag("type", "", "string", "Look only at this type of object")),
     least=1,
     most=None,
     examples=("inspect -f '{{.State.Status}}' web", "inspect -f '{{json .Config.Env}}' web"),
 )
 CONTAINER_INSPECT = Command(
-    _of("container"),
+    _container,
     "Show everything about containers",
     "[OPTIONS] CONTAINER [CONTAINER...]",
-    (_FORMAT, _SIZE),
+    (_AS, _FORMAT, _SIZE),
     1,
     None,
 )

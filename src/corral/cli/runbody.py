@@ -179,6 +179,11 @@ def _health(flags: Flags) -> dict[str, Any]:
     return {**found, **{key: flags[name] for key, name in zip(keys, names[1:], strict=True) if flags[name]}}
 
 
+def _only_if(name: str, value: Any) -> dict[str, Any]:
+    """A field beyond Docker's API: sent only when it says something."""
+    return {name: value} if value else {}
+
+
 def _host(flags: Flags, network_mode: str) -> dict[str, Any]:
     if flags["rm"] and flags["restart"] not in ("", "no"):
         raise ValueError("conflicting options: cannot specify both --restart and --rm")
@@ -187,6 +192,8 @@ def _host(flags: Flags, network_mode: str) -> dict[str, Any]:
         "LogConfig": {"Type": flags["log-driver"], "Config": _log_options(flags)},
         "NetworkMode": network_mode,
         "RestartPolicy": restart_policy(flags["restart"]),
+        **_only_if("RestartOptions", restart_options(flags["restart"])),
+        **_only_if("DependsOn", flags["depends-on"]),
         "AutoRemove": flags["rm"],
         "VolumeDriver": flags["volume-driver"],
         "VolumesFrom": flags["volumes-from"] or None,
@@ -254,8 +261,39 @@ def _extra_host(item: str) -> str:
     return f"{name}:{address.strip('[]')}"
 
 
+_RESTART_TIMES = {"delay": "Delay", "max-delay": "MaxDelay", "reset-after": "ResetAfter"}
+
+
+def restart_options(text: str) -> dict[str, Any] | None:
+    """What follows the policy in `on-failure:3,delay=1s,factor=2`; None when nothing does."""
+    _, comma, rest = text.partition(",")
+    if not comma:
+        return None
+    from corral.cli.values import duration_ns
+
+    found: dict[str, Any] = {}
+    for item in rest.split(","):
+        name, equals, value = item.partition("=")
+        if name in _RESTART_TIMES:
+            found[_RESTART_TIMES[name]] = duration_ns(value)
+        elif name == "factor":
+            try:
+                found["Factor"] = float(value)
+            except ValueError:
+                raise ValueError(f"invalid restart policy format: factor must be a number: {value}") from None
+        elif name == "on-unhealthy" and not equals:
+            found["OnUnhealthy"] = True
+        else:
+            raise ValueError(
+                f"invalid restart policy format: unknown option {item}: use delay=, max-delay=, factor=, "
+                "reset-after= or on-unhealthy"
+            )
+    return found
+
+
 def restart_policy(text: str) -> dict[str, Any]:
     """`on-failure:3` as the API's RestartPolicy."""
+    text = text.partition(",")[0]
     name, colon, count = text.partition(":")
     if colon and not name:
         raise ValueError("invalid restart policy format: no policy provided before colon")

@@ -5,8 +5,12 @@ from __future__ import annotations
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag
 from corral.cli.problems import CliError
-from corral.cli.runbody import restart_policy
+from corral.cli.runbody import restart_options, restart_policy
 from corral.cli.runflags import CREATE_FLAGS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _LIMITS = {
     "blkio-weight": "BlkioWeight",
@@ -33,8 +37,11 @@ def _update(session: Session) -> int:
     if flags.changed("restart"):
         try:
             body["RestartPolicy"] = restart_policy(flags["restart"])
+            if options := restart_options(flags["restart"]):
+                body["RestartOptions"] = options
         except ValueError as error:
             raise CliError(str(error)) from None
+    body |= _edits(session)
     from corral.cli.command import error_line
 
     def update(name: str) -> None:
@@ -45,13 +52,29 @@ def _update(session: Session) -> int:
     return session.each(session.arguments, update)
 
 
+def _edits(session: Session) -> dict[str, Any]:
+    """Changes of environment and labels."""
+    flags = session.flags
+    found: dict[str, Any] = {}
+    for name, key in (("env-add", "EnvAdd"), ("env-rm", "EnvRemove"), ("label-rm", "LabelRemove")):
+        if flags[name]:
+            found[key] = flags[name]
+    if flags["label-add"]:
+        found["LabelAdd"] = {name: value for name, _, value in (item.partition("=") for item in flags["label-add"])}
+    return found
+
+
 UPDATE = Command(
     _update,
-    "Change limits and restart policy of containers, running or not",
+    "Change limits, restart policy, environment and labels of containers, running or not",
     "[OPTIONS] CONTAINER [CONTAINER...]",
     (
         *(flag for flag in CREATE_FLAGS if flag.name in _LIMITS),
         Flag("restart", "", "string", "When to start it again: no, on-failure[:N], always or unless-stopped"),
+        Flag("env-add", "", "list", "Set a variable (NAME=VALUE), from the next start on"),
+        Flag("env-rm", "", "list", "Remove a variable, from the next start on"),
+        Flag("label-add", "", "list", "Set a label (NAME=VALUE)"),
+        Flag("label-rm", "", "list", "Remove a label"),
     ),
     least=1,
     most=None,

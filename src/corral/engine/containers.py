@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from corral.engine import create, defaults, lifecycle, signals, spec, start
+from corral.engine import create, defaults, edits, extensions, lifecycle, ordering, signals, spec, start
 from corral.engine.context import Engine
 from corral.engine.execs import Execs
 from corral.engine.exits import Exits
@@ -51,7 +51,7 @@ class Containers:
     def __init__(self, engine: Engine, execs: Execs) -> None:
         self._engine = engine
         self._index = engine.index
-        self.exits = Exits(engine, execs)
+        self.exits = Exits(engine, execs, self._restart_unhealthy)
 
     def get(self, ref: str) -> Live:
         """By id, name or unique prefix; raises NoSuchContainer."""
@@ -62,8 +62,12 @@ class Containers:
         return await create.create(self._engine, request, name, platform)
 
     async def start(self, ref: str) -> None:
-        """Start a container; raises AlreadyStarted when it runs."""
-        live = self.get(ref)
+        """Start a container, after what it depends on; raises AlreadyStarted when it runs."""
+        await self._start(self.get(ref), ())
+
+    async def _start(self, live: Live, waiting: tuple[str, ...]) -> None:
+        lifecycle.check("start", live.record.state.status, live.id)
+        await ordering.settle(self._engine, live, waiting, self._start)
         async with live.lock:
             lifecycle.check("start", live.record.state.status, live.id)
             live.record.state.restarts = 0
@@ -151,6 +155,14 @@ class Containers:
             await self._start_again(live)
         self._engine.publish(live, "restart")
 
+    async def _restart_unhealthy(self, live: Live) -> None:
+        """What `on-unhealthy` asks for."""
+        _log.warning("container %s is unhealthy: restarting it", live.record.name)
+        try:
+            await self.restart(live.id, None)
+        except CorralError as error:
+            _log.error("cannot restart %s: %s", live.record.name, error)
+
     async def _start_again(self, live: Live) -> None:
         async with live.lock:
             if not live.has_process:
@@ -230,20 +242,23 @@ class Containers:
             defaults.check_restart_policy(wanted.restart_policy)
             if live.record.host.auto_remove and wanted.restart_policy.name not in ("", "no"):
                 raise UpdateRefused("Restart policy cannot be updated because AutoRemove is enabled for the container")
+        extensions.check_restart(wanted.restart_options)
         async with live.lock:
             before = _changed(live, wanted)
+            before_config = edits.apply(live.record.config, wanted)
             try:
                 if live.has_process and live.task is not None:
                     await live.task.request("update", resources=spec.limits(live.record))
                 await self._engine.commit(save(live.record))
             except Failure as failure:
-                _restore(live, before)
+                _restore(live, before, before_config)
                 raise UpdateRefused(f"Cannot update container {live.id}: {failure}") from failure
             except BaseException:
-                _restore(live, before)
+                _restore(live, before, before_config)
                 raise
         self._engine.publish(live, "update")
-        return []
+        changed = live.has_process and (wanted.env_add or wanted.env_remove)
+        return ["The environment changes when the container is started the next time."] if changed else []
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool = False) -> None:
         """Remove a container; a running one only by force, which kills it."""
@@ -337,9 +352,13 @@ def _changed(live: Live, wanted: UpdateRequest) -> dict[str, object]:
     if wanted.restart_policy is not None and wanted.restart_policy.name:
         before["restart_policy"] = host.restart_policy
         host.restart_policy = wanted.restart_policy
+    if wanted.restart_options is not None:
+        before["restart_options"] = host.restart_options
+        host.restart_options = wanted.restart_options
     return before
 
 
-def _restore(live: Live, before: dict[str, object]) -> None:
+def _restore(live: Live, before: dict[str, object], config: edits.Before) -> None:
     for name, value in before.items():
         setattr(live.record.host, name, value)
+    live.record.config.env, live.record.config.labels = config.env, config.labels

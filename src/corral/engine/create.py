@@ -11,7 +11,18 @@ import time
 from dataclasses import dataclass
 
 from corral.config import ConfigError
-from corral.engine import copyup, defaults, devices, logdrivers, mounts, names, profiles, removal, unsupported
+from corral.engine import (
+    copyup,
+    defaults,
+    devices,
+    extensions,
+    logdrivers,
+    mounts,
+    names,
+    profiles,
+    removal,
+    unsupported,
+)
 from corral.engine.context import Engine
 from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import Container, MountPoint, insert
@@ -55,6 +66,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     )
     defaults.check_host(host, cpus=engine.facts.cpus)
     logdrivers.check(host.log_config)
+    extensions.apply_labels(host, request.labels or {})
     endpoints = _networks(request, host)
     unsupported.check(host, endpoints.values(), confining=engine.facts.confining)
     _check_against_host(engine, host)

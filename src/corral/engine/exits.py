@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from corral.engine import health, restart, start
@@ -27,14 +28,21 @@ _LOST_EXIT_CODE = 137
 class Exits:
     """Listens to every task."""
 
-    def __init__(self, engine: Engine, execs: Execs) -> None:
+    def __init__(self, engine: Engine, execs: Execs, restart_unhealthy: Callable[[Live], Awaitable[None]]) -> None:
         self._engine = engine
         self._execs = execs
+        self._restart_unhealthy = restart_unhealthy
 
     def listener(self, live: Live, task: Task) -> Listener:
         """What a task's events are given to; the container runs from here on, and so do its health checks."""
         check = health.wanted(live)
-        live.health = health.Health(self._engine, self._execs, live, check) if check else None
+        options = live.record.host.restart_options
+
+        def unhealthy() -> None:
+            if options is not None and options.on_unhealthy:
+                self._spawn(self._restart_unhealthy(live))
+
+        live.health = health.Health(self._engine, self._execs, live, check, unhealthy) if check else None
 
         def listen(event: dict[str, Any]) -> None:
             kind = event["event"]
@@ -91,6 +99,7 @@ class Exits:
             ran_s=time.monotonic() - live.started_monotonic,
             last_delay_s=live.restart_delay_s,
             stopped_by_user=state.stopped_by_user or live.removing or live.stopping,
+            options=record.host.restart_options,
         )
         state.status = "restarting" if decision.again else "exited"
         await engine.commit(save(record))

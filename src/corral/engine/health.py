@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from corral.engine.context import Engine
@@ -32,11 +33,15 @@ _TIMED_OUT = -1
 class Health:
     """The health of one running container."""
 
-    def __init__(self, engine: Engine, execs: Execs, live: Live, check: Healthcheck) -> None:
+    def __init__(
+        self, engine: Engine, execs: Execs, live: Live, check: Healthcheck, unhealthy: Callable[[], None]
+    ) -> None:
+        """`unhealthy` is called when it becomes so."""
         self._engine = engine
         self._execs = execs
         self._live = live
         self._check = check
+        self._unhealthy = unhealthy
         self._log: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self.status = "starting"
         self.failing_streak = 0
@@ -78,6 +83,8 @@ class Health:
                 self.status = "unhealthy"
         if self.status != before:
             self._engine.publish(self._live, f"health_status: {self.status}")
+            if self.status == "unhealthy":
+                self._unhealthy()
 
     async def _probe(self) -> tuple[int, str]:
         """Run the command once; its exit code and the beginning of its output."""

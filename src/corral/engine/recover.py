@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -9,9 +10,10 @@ import shutil
 import time
 from typing import Any
 
-from corral.engine import restart
+from corral.engine import extensions, restart
 from corral.engine.containers import Containers
 from corral.engine.context import Engine
+from corral.engine.lifecycle import AlreadyStarted
 from corral.engine.live import Live
 from corral.engine.record import load, save, timestamp
 from corral.engine.removal import remove_now
@@ -83,6 +85,7 @@ async def _reconnect_unknown(engine: Engine, live: Live) -> None:
 
 async def settle(engine: Engine, containers: Containers, exits: dict[str, dict[str, Any]]) -> None:
     """Record exits that happened meanwhile, listen to the living, start what has a policy, remove what has --rm."""
+    waiting: list[Live] = []
     for live in engine.index:
         record, state = live.record, live.record.state
         if live.task is not None:
@@ -105,11 +108,24 @@ async def settle(engine: Engine, containers: Containers, exits: dict[str, dict[s
             restarts=state.restarts,
             stopped_by_user=state.stopped_by_user,
         ):
-            try:
-                await containers.start(live.id)
-            except CorralError as error:
-                _log.error("cannot start %s again: %s", live.id, error)
+            if extensions.dependencies(record.host, record.config.labels or {}):
+                waiting.append(live)  # others may take long to get healthy; nobody waits for that
+            else:
+                await _start_again(containers, live)
+    for live in waiting:
+        starting = asyncio.create_task(_start_again(containers, live), name=f"start {live.record.name}")
+        engine.background.add(starting)
+        starting.add_done_callback(engine.background.discard)
     _clear_leftovers(engine)
+
+
+async def _start_again(containers: Containers, live: Live) -> None:
+    try:
+        await containers.start(live.id)
+    except AlreadyStarted:
+        pass  # one that depends on it was quicker
+    except CorralError as error:
+        _log.error("cannot start %s again: %s", live.id, error)
 
 
 async def _note_end(engine: Engine, live: Live) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from corral.wire.containers import RestartPolicy
+from corral.wire.containers import RestartOptions, RestartPolicy
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 60.0
@@ -20,14 +20,19 @@ class Decision:
 
 
 def decide(
-    policy: RestartPolicy, *, exit_code: int, restarts: int, ran_s: float, last_delay_s: float, stopped_by_user: bool
-) -> Decision:
-    """What Docker does: the delay doubles up to a minute, and a run of ten seconds starts it over."""
+    policy: RestartPolicy, *, exit_code: int, restarts: int, ran_s: float, last_delay_s: float, stopped_by_user: bool,
+    options: RestartOptions | None = None,
+) -> Decision:  # fmt: skip
+    """What Docker does, unless `options` say otherwise: the delay doubles up to a minute, and a run of ten seconds
+    starts it over."""
     if stopped_by_user or not _applies(policy, exit_code, restarts):
         return Decision(False)
-    if ran_s >= _LONG_RUN_S or last_delay_s == 0.0:
-        return Decision(True, FIRST_DELAY_S)
-    return Decision(True, min(last_delay_s * 2, LONGEST_DELAY_S))
+    options = options or RestartOptions()
+    first_s = options.delay / 1e9 or FIRST_DELAY_S
+    longest_s = options.max_delay / 1e9 or max(LONGEST_DELAY_S, first_s)
+    if last_delay_s == 0.0 or ran_s >= (options.reset_after / 1e9 or _LONG_RUN_S):
+        return Decision(True, first_s)
+    return Decision(True, min(last_delay_s * (options.factor or 2), longest_s))
 
 
 def _applies(policy: RestartPolicy, exit_code: int, restarts: int) -> bool:

@@ -64,6 +64,16 @@ class RestartPolicy(Wire):
     maximum_retry_count: int = 0
 
 
+class RestartOptions(Wire):
+    """Beyond Docker: when and how fast to start again.  Times in nanoseconds, 0 for the usual."""
+
+    delay: int = 0
+    max_delay: int = 0
+    factor: float = 0
+    reset_after: int = 0
+    on_unhealthy: bool = False
+
+
 class PortBinding(Wire):
     """One host side of a published port; the port is text, perhaps a range."""
 
@@ -235,6 +245,8 @@ class HostConfig(Resources):
     init: bool | None = None
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
+    restart_options: RestartOptions | None = None
+    depends_on: list[str] | None = None  # beyond Docker: NAME[:started|healthy|completed]
 
 
 class EndpointIPAMConfig(Wire):
@@ -274,6 +286,12 @@ class UpdateRequest(Resources):
     """The body of `POST /containers/{id}/update`."""
 
     restart_policy: RestartPolicy | None = None
+    # beyond Docker; the environment changes with the next start
+    restart_options: RestartOptions | None = None
+    env_add: list[str] | None = None
+    env_remove: list[str] | None = None
+    label_add: dict[str, str] | None = None
+    label_remove: list[str] | None = None
 
 
 class ExecRequest(Wire):

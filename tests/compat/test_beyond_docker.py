@@ -1,0 +1,172 @@
+"""What Corral adds: restart timing, start order, edits of what exists, and how to make it again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from tests.support.daemon import IMAGE, Daemon, Engine
+from tests.support.wait import until
+
+
+def corral(engine: Engine, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "corral.cli", "-H", f"unix://{engine.socket_path}", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def said(engine: Engine, *words: str) -> str:
+    done = corral(engine, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_restart_options(daemon: Daemon) -> None:
+    said(daemon, "run", "-d", "--name", "quick", "--restart", "on-failure:4,delay=10ms,factor=1", IMAGE, "false")
+    until(lambda: daemon.state("quick")["Status"] == "exited")
+    found = daemon.inspect("quick")
+    assert found["RestartCount"] == 4 and found["HostConfig"]["RestartPolicy"]["Name"] == "on-failure"
+    assert found["HostConfig"]["RestartOptions"]["Delay"] == 10_000_000
+    said(daemon, "update", "--restart", "on-failure:1,delay=20ms", "quick")
+    assert daemon.inspect("quick")["HostConfig"]["RestartOptions"]["Delay"] == 20_000_000
+    refused = corral(daemon, "run", "--restart", "always,speed=3", IMAGE, "true")
+    assert refused.returncode == 125 and "unknown option speed=3" in refused.stderr
+    bad = daemon.docker("create", "--label", "corral.restart=delay=x", IMAGE, "true")
+    assert bad.returncode == 1 and "invalid restart options" in bad.stderr
+    assert "RestartOptions" not in daemon.inspect(daemon.create("true"))["HostConfig"]
+
+
+def test_an_unhealthy_container_is_restarted(daemon: Daemon) -> None:
+    container = daemon.output(
+        "run", "-d", "--label", "corral.restart=on-unhealthy", "--health-cmd", "test ! -e /sick", "--health-interval",
+        "50ms", "--health-retries", "1", "--stop-timeout", "0", "--tmpfs", "/run", IMAGE, "sh", "-c",
+        "rm -f /sick; sleep 100",
+    )  # fmt: skip
+    until(lambda: daemon.state(container)["Health"]["Status"] == "healthy")
+    first = daemon.state(container)["StartedAt"]
+    daemon.output("exec", container, "touch", "/sick")
+    until(lambda: daemon.state(container)["StartedAt"] != first and daemon.state(container)["Running"], 20)
+    until(lambda: daemon.state(container)["Health"]["Status"] == "healthy", 20)
+
+
+def database(daemon: Daemon, name: str, ready: str = "test -e /ready") -> None:
+    daemon.output(
+        "create", "--name", name, "--health-cmd", ready, "--health-interval", "50ms", "--health-retries", "3",
+        "--health-start-period", "1s", IMAGE, "sh", "-c",
+        "until test -e /go; do sleep 0.02; done; touch /ready; sleep 100",
+    )  # fmt: skip
+
+
+def test_a_start_waits_for_what_it_depends_on(daemon: Daemon) -> None:
+    database(daemon, "db")
+    said(daemon, "create", "--name", "job", IMAGE, "true")
+    said(
+        daemon,
+        "create",
+        "--name",
+        "web",
+        "--depends-on",
+        "db:healthy",
+        "--depends-on",
+        "job:completed",
+        IMAGE,
+        "sleep",
+        "100",
+    )
+    with daemon.popen("start", "web") as starting:
+        until(lambda: daemon.state("db")["Running"])
+        assert daemon.state("web")["Status"] == "created"
+        daemon.output("exec", "db", "touch", "/go")
+        assert starting.wait(20) == 0
+    assert daemon.state("web")["Running"] and daemon.state("job")["Status"] == "exited"
+    assert daemon.state("db")["Health"]["Status"] == "healthy"
+
+
+def test_dependencies_that_fail(daemon: Daemon) -> None:
+    said(daemon, "create", "--name", "broken", IMAGE, "false")
+    for wanted, why in (
+        ("nosuch", "dependency of needy not found: No such container: nosuch"),
+        ("broken:completed", "dependency failed to start: container broken exited (1)"),
+        ("broken:healthy", "dependency failed to start: container broken"),
+    ):
+        said(daemon, "create", "--name", "needy", "--depends-on", wanted, IMAGE, "true")
+        refused = daemon.docker("start", "needy")
+        assert refused.returncode == 1 and why in refused.stderr, refused.stderr
+        assert daemon.state("needy")["Status"] == "created"
+        daemon.output("rm", "needy")
+    said(daemon, "create", "--name", "one", "--depends-on", "two", IMAGE, "sleep", "100")
+    said(daemon, "create", "--name", "two", "--depends-on", "one", IMAGE, "sleep", "100")
+    assert "dependency cycle" in daemon.docker("start", "one").stderr
+
+
+def test_the_order_at_boot(new_daemon: Callable[..., Daemon]) -> None:
+    daemon = new_daemon()
+    database(daemon, "db", "true")
+    for name in ("db", "web"):
+        if name == "web":
+            daemon.output(
+                "create", "--name", "web", "--label", "com.docker.compose.project=p", "--label",
+                "com.docker.compose.depends_on=db:service_healthy:true", "--restart", "always", IMAGE, "sleep", "100",
+            )  # fmt: skip
+    daemon.output("rm", "db")
+    daemon.output(
+        "create", "--name", "db", "--label", "com.docker.compose.project=p", "--label", "com.docker.compose.service=db",
+        "--health-cmd", "true", "--health-interval", "50ms", "--restart", "always", IMAGE, "sleep", "100",
+    )  # fmt: skip
+    daemon.output("start", "web")
+    for name in ("web", "db"):
+        daemon.output("stop", "-t", "0", name)
+    daemon.restart()
+    until(lambda: daemon.state("web")["Running"], 20)
+    assert daemon.state("db")["Running"] and daemon.state("web")["StartedAt"] > daemon.state("db")["StartedAt"]
+    daemon.remove_all()
+
+
+def test_environment_and_labels_are_edited(daemon: Daemon) -> None:
+    container = daemon.output("run", "-d", "-e", "A=1", "-l", "old=1", IMAGE, "sh", "-c", "env; sleep 100")
+    warned = corral(
+        daemon, "update", "--env-add", "B=2", "--env-rm", "A", "--label-add", "new=1", "--label-rm", "old", container
+    )
+    assert warned.returncode == 0 and "when the container is started the next time" in warned.stderr
+    found = daemon.inspect(container)["Config"]
+    assert "B=2" in found["Env"] and "A=1" not in found["Env"] and found["Labels"] == {"new": "1"}
+    daemon.output("restart", "-t", "0", container)
+    until(lambda: "B=2" in daemon.output("logs", container))
+    refused = corral(daemon, "update", "--env-add", "novalue", container)
+    assert refused.returncode == 1 and "must be NAME=VALUE" in refused.stderr
+
+
+def test_a_container_says_how_to_make_it_again(daemon: Daemon) -> None:
+    words = (
+        "--name", "first", "-e", "GREETING=good day", "-l", "rack=7", "-p", "127.0.0.1:8099:80", "-m", "64m", "--cpus",
+        "0.5", "--restart", "on-failure:2", "-w", "/tmp", "-v", "data:/data:ro", "--cap-drop", "NET_RAW", "--read-only",
+    )  # fmt: skip
+    daemon.output("create", *words, IMAGE, "sh", "-c", "echo $GREETING")
+    text = said(daemon, "inspect", "--as", "run", "first")
+    made: dict[str, Any] = daemon.inspect("first")
+    daemon.output("rm", "first")
+    again = text.replace("corral run -d", f"{sys.executable} -m corral.cli -H unix://{daemon.socket_path} create")
+    subprocess.run(["sh", "-c", again], check=True, capture_output=True)
+    remade = daemon.inspect("first")
+    for part, keys in (
+        ("Config", ("Env", "Labels", "Cmd", "WorkingDir", "Image")),
+        ("HostConfig", tuple(made["HostConfig"])),
+    ):
+        for key in keys:
+            assert remade[part][key] == made[part][key] or key == "ContainerIDFile", key
+    fragment = said(daemon, "container", "inspect", "--as", "compose", "first")
+    service = yaml.safe_load(fragment)["services"]["first"]
+    assert (
+        service["image"] == IMAGE
+        and service["ports"] == ["127.0.0.1:8099:80"]
+        and service["volumes"] == ["data:/data:ro"]
+    )
+    assert service["environment"] == ["GREETING=good day"] and service["command"] == ["sh", "-c", "echo $GREETING"]
+    assert json.loads(json.dumps(service))["read_only"] is True
+    assert corral(daemon, "inspect", "--as", "poem", "first").returncode == 125
+    daemon.output("rm", "first")
+    daemon.output("volume", "rm", "data")
