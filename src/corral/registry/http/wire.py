@@ -60,12 +60,26 @@ class Wire:
         """TLS's beginning; raises ClientGone or ClientSilent."""
         if isinstance(self.sock, ssl.SSLSocket):
             self._patience(_HEAD_S)
+            self._expect_tls(self.sock)
             try:
                 self.sock.do_handshake()
             except ssl.SSLWantReadError as error:
                 raise ClientSilent from error
             except OSError as error:
                 raise ClientGone from error
+
+    def _expect_tls(self, sock: ssl.SSLSocket) -> None:
+        """Tell a client that speaks plain HTTP so: clients learn from the 400 which of both it is."""
+        try:
+            first = socket.socket.recv(sock, 1, socket.MSG_PEEK)
+            if first and first.isupper():
+                socket.socket.recv(sock, _SMALL_BYTES)
+                text = b"Client sent an HTTP request to an HTTPS server.\n"
+                head = f"HTTP/1.0 400 Bad Request\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+                socket.socket.send(sock, head.encode() + text)
+                raise ClientGone
+        except OSError as error:
+            raise ClientGone from error
 
     def read_head(self) -> bytes | None:
         """The next head without its end; None when the client has ended.  Raises BadRequest or ClientSilent."""
@@ -82,6 +96,8 @@ class Wire:
                 self.idle_since = None
             if not data:
                 return None
+        if not data[:1].isupper():
+            raise BadRequest(400, "this is not HTTP")  # such as the beginning of TLS: its client waits for an answer
         deadline = time.monotonic() + _HEAD_S
         while (end := data.find(b"\r\n\r\n")) < 0:
             if len(data) > HEAD_MAX_BYTES:
