@@ -2,8 +2,8 @@
 
     python3 tests/bench/registry.py [--seconds 3] [--rounds 3]
 
-Starts `corral registry serve` and Debian's docker-registry, each with an empty folder, and prints medians.  A client is a
-process of a plain socket each: blocking, so that the client costs as little as it can on the cores it shares.
+Starts `corral registry serve` and Debian's docker-registry, each with an empty folder, and prints medians.  A
+client is a process with a plain blocking socket, so that it costs as little as it can on the cores that it shares.
 """
 
 from __future__ import annotations

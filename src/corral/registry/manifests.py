@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from corral.oci.digest import Digest, algorithm_of
+from corral.oci.digest import Digest, algorithm_of, hex_of
 from corral.registry import documents, names
 from corral.registry.blobs import Blobs
 from corral.registry.documents import Document
@@ -194,7 +194,8 @@ class Manifests:
         return fields
 
     def _fallback(self, name: str, subject: str) -> list[dict[str, Any]]:
-        digest = read_link(f"{self._layout.tags(name)}/{subject.replace(':', '-')[:128]}")
+        tag = f"{algorithm_of(subject)}-{hex_of(subject)[:64]}"
+        digest = read_link(f"{self._layout.tags(name)}/{tag}")
         if digest is None:
             return []
         try:

@@ -143,19 +143,20 @@ class Server:
         began = time.monotonic()
         status, sent = CLIENT_GONE, 0
         keep_alive = head.keep_alive and not self._closing
+        broken = False
         try:
             try:
                 answer = self._handle(request)
             except BadRequest as error:
-                answer, keep_alive = refusal(error.status, "UNSUPPORTED", str(error)), False
+                answer, broken = refusal(error.status, "UNSUPPORTED", str(error)), True
             except ClientSilent:
-                answer, keep_alive = refusal(408, "UNSUPPORTED", "the request's body arrives too slowly"), False
-            sent = self._send(wire, head, answer, keep_alive)
+                answer, broken = refusal(408, "UNSUPPORTED", "the request's body arrives too slowly"), True
+            sent = self._send(wire, head, answer, keep_alive and not broken)
             status = answer.status
         finally:
             self._record(request, status, body.received, sent, time.monotonic() - began)
         try:
-            skipped = body.skip(_SKIP_BYTES)
+            skipped = not broken and body.skip(_SKIP_BYTES)
         except BadRequest:
             skipped = False
         if not skipped:
