@@ -125,7 +125,6 @@ class _Supervisor:
         signal.signal(signal.SIGHUP, self._pass_on)
         for place in range(self._settings.processes + (1 if self._collects else 0)):
             self._start(place)
-        self._listener.close()
         return self._watch()
 
     @property

@@ -203,11 +203,14 @@ def test_a_body_that_trickles_ends(start: Callable[..., Running], monkeypatch: p
 def test_at_the_limit_the_idlest_connection_goes(start: Callable[..., Running]) -> None:
     running = start(connections_max=2)
     request = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"
-    with running.connect() as first, running.connect() as second, running.connect() as third:
-        for sock in (first, second, third):
-            sock.sendall(request)
-            assert sock.recv(1000).startswith(b"HTTP/1.1 200 ")
-        assert read_all(first) == b""
+    sockets = []
+    for _ in range(3):
+        sockets.append(running.connect())
+        sockets[-1].sendall(request)
+        assert sockets[-1].recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert read_all(sockets[0]) == b""
+    for sock in sockets:
+        sock.close()
 
 
 def test_errors_have_the_form_of_the_specification(start: Callable[..., Running]) -> None:

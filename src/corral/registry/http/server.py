@@ -40,6 +40,7 @@ class Server:
         self._record = record
         self._max = connections_max
         self._wires: set[Wire] = set()
+        self._count = 0  # of connections, from their acceptance
         self._changed = threading.Condition()
         self._closing = False
         self._date = (0, "")
@@ -65,9 +66,10 @@ class Server:
     def _make_room(self) -> None:
         """At the limit of connections: close the one that has waited longest for a next request, or wait."""
         with self._changed:
-            while len(self._wires) >= self._max and not self._closing:
+            while self._count >= self._max and not self._closing:
                 self._close_idlest()
-                self._changed.wait(1.0)
+                self._changed.wait(0.2)
+            self._count += 1
 
     def _shed(self) -> None:
         with self._changed:
@@ -94,7 +96,7 @@ class Server:
         """Close connections without a request, and wait for those with one."""
         deadline = time.monotonic() + grace_s
         with self._changed:
-            while self._wires and time.monotonic() < deadline:
+            while self._count and time.monotonic() < deadline:
                 for wire in self._wires:
                     if wire.idle_since is not None:
                         wire.interrupt()
@@ -103,6 +105,14 @@ class Server:
     # -- one connection ----------------------------------------------------------------------------
 
     def _serve(self, sock: socket.socket, peer: str, tls: ssl.SSLContext | None) -> None:
+        try:
+            self._serve_all(sock, peer, tls)
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+
+    def _serve_all(self, sock: socket.socket, peer: str, tls: ssl.SSLContext | None) -> None:
         try:
             sock.setblocking(True)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -125,7 +135,6 @@ class Server:
         finally:
             with self._changed:
                 self._wires.discard(wire)
-                self._changed.notify_all()
             sock.close()
 
     def _serve_one(self, wire: Wire) -> bool:
