@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import threading
@@ -18,6 +19,8 @@ import bcrypt
 from corral.errors import InvalidParameter, Unauthorized
 from corral.registry.refusals import Coded
 
+_log = logging.getLogger(__name__)
+
 _REMEMBERED_S = 300.0
 _REMEMBERED_MAX = 10_000
 _BCRYPT = (b"$2y$", b"$2a$", b"$2b$")
@@ -25,6 +28,13 @@ _BCRYPT = (b"$2y$", b"$2a$", b"$2b$")
 
 class BadPasswordFile(InvalidParameter):
     """A file of passwords that cannot be used."""
+
+
+class MalformedLine(InvalidParameter):
+    """A line that is not a user with a password."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"line {number} is not NAME:BCRYPT (htpasswd -B)")
 
 
 class BadPassword(Coded, Unauthorized):
@@ -47,9 +57,12 @@ class Passwords:
         self._lock = threading.Lock()
         self._one_at_a_time = threading.Lock()  # guessing must not take every core
         self._stamp: tuple[int, int, int] | None = None
+        self._problem = ""
         self._hashes: dict[str, bytes] = {}
         self._nobody = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(10))
         self._read_if_changed()
+        if self._stamp is None:
+            raise BadPasswordFile(f"cannot read {path}: {self._problem}")
 
     def verify(self, user: str, password: str) -> None:
         """Raise BadPassword unless that is the user's password."""
@@ -72,14 +85,18 @@ class Passwords:
             self._remembered[key] = now + _REMEMBERED_S
 
     def _read_if_changed(self) -> None:
+        """Take over a changed file; while it cannot be used, the users from before stay."""
         try:
             status = os.stat(self._path)
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp != self._stamp:
                 self._hashes = _read(self._path)
-                self._stamp = stamp
-        except OSError as error:
-            raise BadPasswordFile(f"cannot read {self._path}: {error.strerror}") from error
+                self._stamp, self._problem = stamp, ""
+        except (OSError, MalformedLine) as error:
+            problem = str(error.strerror if isinstance(error, OSError) else error)
+            if problem != self._problem and self._stamp is not None:
+                _log.error("cannot read %s: %s; going on with the users from before", self._path, problem)
+            self._problem = problem
 
 
 def _read(path: str) -> dict[str, bytes]:
@@ -91,6 +108,6 @@ def _read(path: str) -> dict[str, bytes]:
                 continue
             user, colon, value = text.partition(b":")
             if not colon or not user or not value.startswith(_BCRYPT):
-                raise BadPasswordFile(f"cannot read {path}: line {number} is not NAME:BCRYPT (htpasswd -B)")
+                raise MalformedLine(number)
             hashes[user.decode("utf-8", "replace")] = value
     return hashes
