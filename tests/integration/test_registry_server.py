@@ -358,6 +358,8 @@ def test_a_cache_of_another_registry(folder: Path) -> None:
             assert server.request("GET", "/v2/team/app/manifests/none")[0] == 404
             assert server.request("GET", f"/v2/team/app/blobs/{sha256(b'no')}")[0] == 404
             assert server.request("POST", "/v2/team/app/blobs/uploads/")[0] == 405
+            debian.push(upstream, "team/app", "v9", MANIFEST, manifest)
+            assert json.loads(server.request("GET", "/v2/team/app/tags/list")[2])["tags"] == ["v1", "v9"]
             # A tag moves upstream, and follows here when its time is over.
             newer = json.dumps({**image(content), "annotations": {"newer": "yes"}}).encode()
             debian.push(upstream, "team/app", "v1", MANIFEST, newer)
@@ -367,6 +369,7 @@ def test_a_cache_of_another_registry(folder: Path) -> None:
         assert server.request("GET", "/v2/team/app/manifests/v1")[2] == newer
         assert server.request("GET", blob)[2] == content
         assert server.request("GET", "/v2/team/app/manifests/v2")[0] == 503
+        assert json.loads(server.request("GET", "/v2/team/app/tags/list")[2])["tags"] == ["v1"]
 
 
 # -- collection --------------------------------------------------------------------------------------

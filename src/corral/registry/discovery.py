@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from corral.oci.image import OCI_INDEX
@@ -12,6 +13,9 @@ from corral.registry.manifests import Manifests
 from corral.registry.refusals import QueryInvalid
 from corral.registry.surface import Call
 
+if TYPE_CHECKING:
+    from corral.registry.upstream import Upstream
+
 _CATALOG_PAGE = 1000
 _REFERRERS_PAGE = 1000
 
@@ -19,13 +23,17 @@ _REFERRERS_PAGE = 1000
 class Discovery:
     """The handlers of lists."""
 
-    def __init__(self, layout: Layout, manifests: Manifests) -> None:
+    def __init__(self, layout: Layout, manifests: Manifests, upstream: Upstream | None) -> None:
+        self._upstream = upstream
         self._layout = layout
         self._manifests = manifests
 
     def tags(self, call: Call) -> Answer:
         """`GET /v2/<name>/tags/list`."""
-        page, link = _page(call.request, self._manifests.tags(call.repository), None)
+        found = self._upstream.tags(call.repository) if self._upstream is not None else None
+        if found is None:
+            found = self._manifests.tags(call.repository)
+        page, link = _page(call.request, found, None)
         return json({"name": call.repository, "tags": page}, headers=link)
 
     def catalog(self, call: Call) -> Answer:

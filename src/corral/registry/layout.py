@@ -2,7 +2,7 @@
 
     ROOT/
         corral-registry                                 {"version": 1}: this folder is ours
-        lock                                            see `sharing` and `alone`
+        lock, lock-next                                 see `sharing` and `alone`
         token-key                                       secret of the built-in token endpoint (tokens.py)
         blobs/sha256/<hex>, blobs/sha512/<hex>          content of all repositories: whole, verified, never changed
         incoming/<random>                               documents on their way in
@@ -109,6 +109,7 @@ class Layout:
         self.incoming = os.path.join(self.root, "incoming")
         self.fetches = os.path.join(self.root, "fetches")
         self._lock_path = os.path.join(self.root, "lock")
+        self._next_path = os.path.join(self.root, "lock-next")
         self._directories = DirectorySync()
         try:
             self._open()
@@ -136,7 +137,8 @@ class Layout:
         folders = [f"blobs/{algorithm}" for algorithm in _ALGORITHMS]
         for folder in ("repositories", "incoming", "fetches", *folders):
             os.makedirs(os.path.join(self.root, folder), mode=0o700, exist_ok=True)
-        os.close(os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        for path in (self._lock_path, self._next_path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         _fsync_directory(self.root)
 
     def _write_marker(self, marker: str) -> None:
@@ -200,7 +202,7 @@ class Layout:
 
     @contextmanager
     def sharing(self) -> Iterator[None]:
-        """While something is added, together with others who add."""
+        """While something is added, together with others who add.  Not within another `sharing`."""
         yield from self._locked(fcntl.LOCK_SH)
 
     @contextmanager
@@ -209,12 +211,24 @@ class Layout:
         yield from self._locked(fcntl.LOCK_EX)
 
     def _locked(self, kind: int) -> Iterator[None]:
-        fd = os.open(self._lock_path, os.O_RDWR | os.O_CLOEXEC)
+        """Hold the lock.
+
+        On the way to it everybody passes `lock-next`: the kernel would let those who share overtake one who waits to
+        be alone for ever, and there they have to wait for him.
+        """
+        next_fd = os.open(self._next_path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.flock(fd, kind)
-            yield
+            fcntl.flock(next_fd, kind)
+            fd = os.open(self._lock_path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, kind)
+                if kind == fcntl.LOCK_SH:
+                    fcntl.flock(next_fd, fcntl.LOCK_UN)
+                yield
+            finally:
+                os.close(fd)
         finally:
-            os.close(fd)
+            os.close(next_fd)
 
     def make_folder(self, path: str) -> None:
         """Make a folder below the root and whatever is missing above it, durably."""

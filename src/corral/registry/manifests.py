@@ -42,7 +42,7 @@ class Manifests:
     # -- reading -----------------------------------------------------------------------------------
 
     def get(self, name: str, reference: str) -> Stored:
-        """A manifest by tag or digest; raises ManifestUnknown, TagInvalid or DigestRefused."""
+        """A manifest by tag or digest; raises ManifestUnknown or DigestRefused."""
         digest = self.resolve(name, reference)
         media_type = read_link(self._layout.manifest_link(name, digest))
         if media_type is None:
@@ -56,7 +56,8 @@ class Manifests:
         """The digest that a tag names, or a digest itself."""
         if ":" in reference:
             return names.digest(reference)
-        digest = read_link(f"{self._layout.tags(name)}/{names.tag(reference)}")
+        # What cannot be a tag is none that is here: 404, as the specification's conformance tests want it.
+        digest = read_link(f"{self._layout.tags(name)}/{reference}") if names.is_tag(reference) else None
         if digest is None:
             raise ManifestUnknown(reference)
         return names.digest(digest)
@@ -135,7 +136,7 @@ class Manifests:
 
     def delete_tag(self, name: str, tag: str) -> None:
         """Remove a tag and nothing else; raises ManifestUnknown."""
-        if not self._layout.remove(f"{self._layout.tags(name)}/{names.tag(tag)}"):
+        if not names.is_tag(tag) or not self._layout.remove(f"{self._layout.tags(name)}/{tag}"):
             raise ManifestUnknown(tag)
 
     def delete(self, name: str, digest: Digest) -> None:

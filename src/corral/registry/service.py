@@ -33,7 +33,7 @@ class Service:
         upstream = Upstream(settings.upstream, layout, blobs, manifests, metrics) if settings.upstream else None
         pushes = Pushes(blobs, Uploads(layout, blobs), manifests, self.gate)
         pulls = Pulls(blobs, manifests, upstream)
-        operations = self._operations(pulls, pushes, Discovery(layout, manifests))
+        operations = self._operations(pulls, pushes, Discovery(layout, manifests, upstream))
         if tokens is not None:
             endpoint: Handler = lambda call: tokens.answer(call.request)  # noqa: E731
             operations["token"] = {"GET": ("", endpoint), "POST": ("", endpoint)}

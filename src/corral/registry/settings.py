@@ -168,8 +168,6 @@ def _check(settings: Settings) -> None:
 
 
 def _check_retention(rule: Retention) -> None:
-    if rule.keep_last is None and not rule.keep_younger and not rule.remove_untagged:
-        raise BadSettings("a retention rule needs keep-last, keep-younger or remove-untagged")
     if rule.keep_last is not None and rule.keep_last < 0:
         raise BadSettings("keep-last must not be negative")
     for text in (rule.keep_younger, rule.remove_untagged):

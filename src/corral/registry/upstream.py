@@ -16,10 +16,13 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from corral.errors import CorralError, Unavailable
 from corral.image import refusals as client
 from corral.image.registry import Registry
 from corral.oci.digest import Digest, algorithm_of
+from corral.registry import names
 from corral.registry import settings as configuration
 from corral.registry.blobs import Blobs
 from corral.registry.http.messages import Flow
@@ -32,6 +35,13 @@ from corral.registry.refusals import BlobUnknown, Coded, ManifestUnknown
 _PIECE = 1 << 20
 _LOOK_S = 0.05
 _ATTEMPTS = 3
+_TAG_PAGES_MAX = 100
+
+
+class _Tags(msgspec.Struct):
+    """A list of tags as registries answer it."""
+
+    tags: list[str] | None = None
 
 
 class UpstreamFailed(Coded, Unavailable):
@@ -119,6 +129,29 @@ class Upstream:
         if ":" in reference and digest != reference:
             raise UpstreamFailed("cannot fetch from upstream: the manifest is not what its digest says")
         self._manifests.adopt(name, digest, data, media_type, None if ":" in reference else reference)
+
+    def tags(self, name: str) -> list[str] | None:
+        """Every tag that upstream has, sorted; None when it cannot be asked or does not tell."""
+        registry = self._client(name)
+        found: set[str] = set()
+        target = f"/v2/{name}/tags/list"
+        try:
+            for _ in range(_TAG_PAGES_MAX):
+                answer = registry.request("GET", target)
+                if answer.status != 200:
+                    return None
+                page = msgspec.json.decode(answer.body, type=_Tags)
+                found.update(tag for tag in page.tags or () if names.is_tag(tag))
+                link = urlsplit((answer.headers.get("Link") or "").partition("<")[2].partition(">")[0])
+                if link.path != f"/v2/{name}/tags/list":
+                    break
+                target = f"{link.path}?{link.query}"
+        except (CorralError, msgspec.DecodeError):
+            self._metrics.add("corral_registry_upstream_errors_total")
+            return None
+        finally:
+            self._learnt(name, registry)
+        return sorted(found)
 
     # -- blobs -------------------------------------------------------------------------------------
 

@@ -179,6 +179,8 @@ def test_manifests_are_kept_byte_for_byte(desk: Desk) -> None:
     assert desk.request("GET", "/v2/a/manifests/v1", if_none_match=etag).status == 304
     assert desk.request("GET", "/v2/a/manifests/v2").code == "MANIFEST_UNKNOWN"
     assert desk.request("GET", "/v2/nowhere/manifests/v1").status == 404
+    assert desk.request("GET", "/v2/a/manifests/.NOT-A-TAG").status == 404
+    assert desk.request("PUT", "/v2/a/manifests/.NOT-A-TAG", data, content_type=MANIFEST).code == "TAG_INVALID"
 
 
 def test_a_manifest_by_sha512(desk: Desk) -> None:
