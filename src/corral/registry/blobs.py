@@ -84,9 +84,11 @@ class Blobs:
         target = self._layout.blob(digest)
         try:
             os.utime(target)
-            return
         except FileNotFoundError:
             pass
+        else:
+            self._layout.sync(os.path.dirname(target))  # whoever stores it just now may not have come so far
+            return
         path = f"{self._layout.incoming}/{secrets.token_hex(16)}"
         with open(path, "wb", buffering=0) as file:
             file.write(data)

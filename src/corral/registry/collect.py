@@ -195,12 +195,15 @@ class Collector:
         with self._layout.alone():
             if any(_has_files(f"{folder}/{part}") for part in parts if part.startswith("_")):
                 return
-            for part in parts:
-                if part.startswith("_"):
-                    _remove_folders(f"{folder}/{part}")
-            while folder != self._layout.repositories and not os.listdir(folder):
-                os.rmdir(folder)
-                folder = os.path.dirname(folder)
+            try:
+                for part in parts:
+                    if part.startswith("_"):
+                        _remove_folders(f"{folder}/{part}")
+                while folder != self._layout.repositories and not os.listdir(folder):
+                    os.rmdir(folder)
+                    folder = os.path.dirname(folder)
+            except OSError:
+                return  # an upload has begun, which takes no lock: the repository is not empty
 
     # -- everything --------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ import json
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,7 +40,7 @@ from corral.oci.digest import algorithm_of, hex_of
 _MARKER = "corral-registry"
 _VERSION = 1
 _ALGORITHMS = ("sha256", "sha512")
-NOT_IN_REPOSITORY = ("_blobs", "_manifests", "_tags", "_referrers", "_uploads")
+_UNSYNCED_S = 60.0
 
 
 class NotOurRoot(InvalidParameter):
@@ -187,13 +188,13 @@ class Layout:
         return f"{self.root}/token-key"
 
     def names(self) -> list[str]:
-        """Every repository that has or had a manifest or an upload, sorted."""
+        """Every repository that has or had a manifest, a blob or an upload, sorted."""
         found: list[str] = []
         pending = [""]
         while pending:
             prefix = pending.pop()
             inside = list_directory(os.path.join(self.repositories, prefix))
-            if "_manifests" in inside or "_blobs" in inside:
+            if not {"_manifests", "_blobs", "_uploads"}.isdisjoint(inside):
                 found.append(prefix)
             pending.extend(f"{prefix}/{entry}" if prefix else entry for entry in inside if not entry.startswith("_"))
         return sorted(found)
@@ -249,9 +250,12 @@ class Layout:
 
     def _mark(self, path: str) -> None:
         try:
+            age_s = time.time() - os.stat(path).st_mtime
             os.utime(path)
         except FileNotFoundError:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            age_s = 0.0
+        if age_s < _UNSYNCED_S:  # by us, or by another who may not have brought it to disk yet
             self.sync(os.path.dirname(path))
 
     def write_link(self, path: str, text: str) -> None:
@@ -284,7 +288,10 @@ class Layout:
             os.unlink(path)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        self.sync(os.path.dirname(path))
+        try:
+            self.sync(os.path.dirname(path))
+        except FileNotFoundError:
+            pass  # the collector has removed the empty folder
         return True
 
 

@@ -182,5 +182,8 @@ def test_beginnings_that_a_kill_left(tmp_path: Path) -> None:
         path.touch()
         os.utime(path, (1, 1))
     Path(desk.settings.root, "incoming/young").touch()
-    assert collector(desk).run().uploads == 2
+    location = desk.request("POST", "/v2/only/an-upload/blobs/uploads/").headers["location"]
+    os.utime(f"{desk.layout.uploads('only/an-upload')}/{location.rpartition('/')[2]}", (1, 1))
+    assert collector(desk).run().uploads == 3
+    assert os.listdir(desk.layout.repositories) == []
     assert os.listdir(desk.layout.incoming) == ["young"] and os.listdir(desk.layout.fetches) == []

@@ -87,6 +87,8 @@ class Wire:
         self._pending = b""
         if not data:
             self.idle_since = time.monotonic()
+            if len(self._buffer) > _SMALL_BYTES:
+                self._buffer = memoryview(b"")  # thousands of idle connections must not keep a MiB each
             self._patience(IDLE_S)
             try:
                 data = self._receive().lstrip(b"\r\n")
@@ -147,7 +149,7 @@ class Wire:
 
     def buffer(self, wanted: int) -> memoryview:
         """The connection's buffer: at least a small one, a large one for a large body."""
-        size = _BUFFER_BYTES if wanted > _SMALL_BYTES else _SMALL_BYTES
+        size = min(max(wanted, _SMALL_BYTES), _BUFFER_BYTES)
         if len(self._buffer) < size:
             self._buffer = memoryview(bytearray(size))
         return self._buffer
@@ -204,7 +206,7 @@ class Wire:
     def interrupt(self) -> None:
         """End the connection from another thread."""
         try:
-            self.sock.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # SSLSocket's own would pull TLS from under its thread
         except OSError:
             pass
 
