@@ -351,6 +351,8 @@ def test_a_cache_of_another_registry(folder: Path) -> None:
             with ThreadPoolExecutor(8) as pool:
                 answers = list(pool.map(lambda _: server.request("GET", blob), range(8)))
             assert all((status, body) == (200, content) for status, _, body in answers)
+            link = Path(server.root, "repositories/team/app/_blobs", sha256(content).replace(":", "/"))
+            until(link.exists)  # the answers were whole a moment before the blob was ours
             metrics = server.request("GET", "/metrics")[2].decode()
             assert "corral_registry_upstream_fetches_total 1\n" in metrics
             assert f"corral_registry_upstream_bytes_total {len(content)}\n" in metrics

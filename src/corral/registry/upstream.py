@@ -30,7 +30,7 @@ from corral.registry.http.wire import ClientGone
 from corral.registry.layout import Layout, read_link
 from corral.registry.manifests import Manifests
 from corral.registry.metrics import Metrics
-from corral.registry.refusals import BlobUnknown, Coded, ManifestUnknown
+from corral.registry.refusals import BlobUnknown, Coded, ManifestInvalid, ManifestUnknown
 
 _PIECE = 1 << 20
 _LOOK_S = 0.05
@@ -99,6 +99,8 @@ class Upstream:
 
         Raises ManifestUnknown or UpstreamFailed.
         """
+        if ":" not in reference and not names.is_tag(reference):
+            raise ManifestUnknown(reference)  # nothing else becomes part of a request of ours
         here = self._have(name, reference)
         if here and (":" in reference or self._manifests.tag_age_s(name, reference) < self._ttl_s):
             return
@@ -128,7 +130,10 @@ class Upstream:
         digest = Digest(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
         if ":" in reference and digest != reference:
             raise UpstreamFailed("cannot fetch from upstream: the manifest is not what its digest says")
-        self._manifests.adopt(name, digest, data, media_type, None if ":" in reference else reference)
+        try:
+            self._manifests.adopt(name, digest, data, media_type, None if ":" in reference else reference)
+        except ManifestInvalid as error:
+            raise UpstreamFailed(f"cannot fetch from upstream: {error}") from error
 
     def tags(self, name: str) -> list[str] | None:
         """Every tag that upstream has, sorted; None when it cannot be asked or does not tell."""
