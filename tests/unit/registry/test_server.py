@@ -187,8 +187,11 @@ def test_slow_heads_and_bodies_end(start: Callable[..., Running], monkeypatch: p
         with running.connect() as sock:
             sock.sendall(begin)
             assert read_all(sock) == b""
+    location = upload(running)
+    monkeypatch.setattr(wire, "IDLE_S", 30.0)
+    monkeypatch.setattr(wire, "_HEAD_S", 30.0)
     with running.connect() as sock:
-        sock.sendall(f"PATCH {upload(running)} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc".encode())
+        sock.sendall(f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc".encode())
         assert read_all(sock).startswith(b"HTTP/1.1 408 ")
 
 
@@ -210,6 +213,16 @@ def test_at_the_limit_the_idlest_connection_goes(start: Callable[..., Running]) 
         assert sockets[-1].recv(1000).startswith(b"HTTP/1.1 200 ")
     assert read_all(sockets[0]) == b""
     for sock in sockets:
+        sock.close()
+
+
+def test_half_a_head_does_not_keep_others_out(start: Callable[..., Running]) -> None:
+    running = start(connections_max=3)
+    slow = [running.connect() for _ in range(3)]
+    for sock in slow:
+        sock.sendall(b"GET /v2/ HT")
+    assert running.ask(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    for sock in slow:
         sock.close()
 
 

@@ -64,7 +64,7 @@ class Server:
             threading.Thread(target=self._serve, args=(sock, str(address[0]), tls), daemon=True).start()
 
     def _make_room(self) -> None:
-        """At the limit of connections: close the one that has waited longest for a next request, or wait."""
+        """At the limit of connections: close the one that has been without a request longest, or wait."""
         with self._changed:
             while self._count >= self._max and not self._closing:
                 self._close_idlest()

@@ -42,7 +42,7 @@ class Wire:
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.sock = sock
         self.peer = peer
-        self.idle_since: float | None = None  # waiting for a next request: may be closed for a newer client
+        self.idle_since: float | None = None  # without a whole request since then: may be closed for a newer client
         self._pending = b""
         self._buffer = memoryview(b"")
         self._receive_s = 0.0
@@ -83,23 +83,30 @@ class Wire:
 
     def read_head(self) -> bytes | None:
         """The next head without its end; None when the client has ended.  Raises BadRequest or ClientSilent."""
+        self.idle_since = time.monotonic()
+        try:
+            data = self._begin_head()
+            return self._rest_of_head(data) if data else None
+        finally:
+            self.idle_since = None
+
+    def _begin_head(self) -> bytes:
+        """What came already, or comes next; "" at the end."""
         data = self._pending.lstrip(b"\r\n")
         self._pending = b""
         if not data:
-            self.idle_since = time.monotonic()
             if len(self._buffer) > _SMALL_BYTES:
                 self._buffer = memoryview(b"")  # thousands of idle connections must not keep a MiB each
             self._patience(IDLE_S)
             try:
                 data = self._receive().lstrip(b"\r\n")
             except ClientSilent:
-                return None
-            finally:
-                self.idle_since = None
-            if not data:
-                return None
-        if not data[:1].isupper():
+                return b""
+        if data and not data[:1].isupper():
             raise BadRequest(400, "this is not HTTP")  # such as the beginning of TLS: its client waits for an answer
+        return data
+
+    def _rest_of_head(self, data: bytes) -> bytes | None:
         deadline = time.monotonic() + _HEAD_S
         while (end := data.find(b"\r\n\r\n")) < 0:
             if len(data) > HEAD_MAX_BYTES:
