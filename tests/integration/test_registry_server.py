@@ -137,6 +137,16 @@ def test_an_upload_may_change_workers(folder: Path) -> None:
         assert server.request("PUT", f"{location}?digest={sha256(data)}")[0] == 201
 
 
+def test_two_servers_share_a_root(folder: Path) -> None:
+    root = str(folder / "root")
+    with served(folder, root=root) as one, served(folder, "--read-only", root=root) as two:
+        digest = push_image(one, "a", "x", b"content")
+        assert two.request("GET", "/v2/a/manifests/x")[1]["Docker-Content-Digest"] == digest
+        assert two.request("DELETE", f"/v2/a/manifests/{digest}")[0] == 405
+        one.request("DELETE", f"/v2/a/manifests/{digest}")
+        assert two.request("GET", "/v2/a/manifests/x")[0] == 404
+
+
 def test_ends_in_order_with_a_request_running(folder: Path) -> None:
     with served(folder, "--workers", "1") as server:
         location = server.request("POST", "/v2/a/blobs/uploads/")[1]["Location"]
