@@ -61,7 +61,9 @@ class Server:
                     return
                 raise
             self._make_room()
-            threading.Thread(target=self._serve, args=(sock, str(address[0]), tls), daemon=True).start()
+            threading.Thread(
+                target=self._serve, args=(sock, str(address[0]).removeprefix("::ffff:"), tls), daemon=True
+            ).start()
 
     def _make_room(self) -> None:
         """At the limit of connections: close the one that has been without a request longest, or wait."""
@@ -198,7 +200,10 @@ class Server:
         elif isinstance(body, FilePart):
             try:
                 if body.count <= _SMALL_FILE_BYTES:
-                    wire.send(data + os.pread(body.fd, body.count, body.offset))
+                    content = os.pread(body.fd, body.count, body.offset)
+                    if len(content) < body.count:
+                        raise ClientGone  # shorter than it was: nothing but the connection's end can tell the client
+                    wire.send(data + content)
                 else:
                     wire.send(data, more=True)
                     wire.send_file(body.fd, body.offset, body.count)
