@@ -393,6 +393,13 @@ def collect(root: str, *flags: str) -> str:
     return run.stdout
 
 
+def test_collects_only_where_a_registry_is(folder: Path) -> None:
+    words = command("gc", "--root", str(folder / "typo"))
+    run = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+    assert (run.returncode, run.stderr) == (1, f"corral registry: cannot use {folder}/typo: there is no registry\n")
+    assert not (folder / "typo").exists()
+
+
 def test_collects_while_others_push(folder: Path) -> None:
     with served(folder, "--access-log", "off") as server:
         gone = push_image(server, "a", "gone", b"gone" * 1000)

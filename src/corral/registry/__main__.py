@@ -72,9 +72,9 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 
 def _collect(settings: Settings, dry: bool) -> int:
     from corral.registry.collect import Collector
-    from corral.registry.layout import Layout
+    from corral.registry.layout import open_existing
 
-    report = Collector(settings, Layout(settings.root), dry).run()
+    report = Collector(settings, open_existing(settings.root), dry).run()
     verb = "would remove" if dry else "removed"
     for what, removed in (("tag", report.tags), ("manifest", report.manifests), ("blob", report.blobs)):
         for name in removed:

@@ -100,6 +100,13 @@ def _fsync_directory(path: str) -> None:
         os.close(fd)
 
 
+def open_existing(root: str) -> Layout:
+    """Open a root that is there; raises NotOurRoot or RootUnusable."""
+    if not os.path.exists(os.path.join(root, _MARKER)):
+        raise NotOurRoot(f"cannot use {os.path.abspath(root)}: there is no registry")
+    return Layout(root)
+
+
 class Layout:
     """An open root."""
 
