@@ -126,6 +126,13 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
             "rm": ("networks", "RM", "Remove networks"),
         },
     ),
+    "registry": (
+        "Run a registry of images",
+        {
+            "gc": ("registry", "COLLECT", "Remove what a registry needs no longer, also while it serves"),
+            "serve": ("registry", "SERVE", "Serve a registry that Docker and OCI clients push to and pull from"),
+        },
+    ),
     "system": (
         "Manage the daemon",
         {
