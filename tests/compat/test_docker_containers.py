@@ -336,11 +336,12 @@ def test_restart_policy_counts(engine: Engine) -> None:
 
 def test_removed_while_waiting(engine: Engine) -> None:
     container = engine.start("sleep", "60")
-    waiting = engine.popen("wait", container)
-    until(lambda: waiting.poll() is None)
+    connection = engine.connection()
+    connection.request("POST", f"/containers/{container}/wait")
+    response = connection.getresponse()  # the headers say that the daemon waits
     engine.output("rm", "-f", container)
-    out, _ = waiting.communicate(timeout=20)
-    assert out == b"137\n"
+    assert json.loads(response.read())["StatusCode"] == 137
+    connection.close()
 
 
 def test_run_rm_leaves_nothing(engine: Engine, tmp_path: Path) -> None:

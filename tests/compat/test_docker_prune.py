@@ -67,7 +67,7 @@ def test_container_prune(engine: Engine) -> None:
 def test_what_the_engine_cannot_do_is_refused(daemon: Daemon) -> None:
     for words in (
         ("create", "--storage-opt", "size=1G", IMAGE),
-        ("create", "--log-opt", "tag=x", IMAGE),
+        ("create", "--log-driver", "splunk", IMAGE),
         ("create", "--gpus", "all", IMAGE),
         ("network", "create", "--config-only", "x"),
         ("network", "create", "-d", "overlay", "x"),
