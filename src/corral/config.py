@@ -39,6 +39,17 @@ class Config:
     labels: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     image_gc: Mapping[str, Any] | None = None  # see corral.image.policy
+    registry_mirrors: tuple[str, ...] = ()  # of Docker Hub
+    registries: Mapping[str, Any] | None = None  # ours: mirrors and accounts of any registry
+    allow_nondistributable_artifacts: tuple[str, ...] = ()
+    max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
+    max_download_attempts: int = 5
+    max_layer_size: str = "128g"
+    max_layer_files: int = 4_000_000
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
     bridge: str = ""
     bip: str = ""
     fixed_cidr: str = ""
@@ -91,6 +102,7 @@ _SPELLING = {
     "host": "hosts",
     "label": "labels",
     "insecure-registry": "insecure_registries",
+    "registry-mirror": "registry_mirrors",
     "dns-opt": "dns_opts",
     "default-address-pool": "default_address_pools",
     "host-gateway-ip": "host_gateway_ips",
@@ -180,6 +192,7 @@ def _read_file(text: str) -> dict[str, Any]:
         raise ConfigError(f"unable to configure the daemon: invalid JSON in the configuration file: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError("unable to configure the daemon: the configuration file must hold an object")
+    data |= _proxies(data.pop("proxies", {}))
     for key in _ALWAYS.keys() & data.keys():
         _check_always(key, data.pop(key))
     unknown = [key for key in data if _field_of(key) is None]
@@ -192,6 +205,14 @@ def _read_file(text: str) -> dict[str, Any]:
         _check_type(key, field, value)
         found[field] = value
     return found
+
+
+def _proxies(value: Any) -> dict[str, Any]:
+    """Docker's nested object of proxies, as the keys that it stands for."""
+    names = ("http-proxy", "https-proxy", "no-proxy")
+    if not isinstance(value, dict) or not set(value) <= set(names):
+        raise ConfigError(f"cannot use {json.dumps(value)} as the value of proxies")
+    return value
 
 
 def _check_type(key: str, field: str, value: Any) -> None:
@@ -218,6 +239,7 @@ def _has(item: Any, **kinds: type) -> bool:
 
 
 _INSIDE: Mapping[str, Callable[[Any], bool]] = {
+    "registries": lambda item: isinstance(item, dict),
     "runtimes": lambda item: _has(item, path=str) and isinstance(item.get("runtimeArgs", []), list),
     "image_gc": lambda item: isinstance(item, (str, list)),
     "default_ulimits": lambda item: _has(item, Name=str, Soft=int, Hard=int),

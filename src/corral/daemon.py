@@ -31,11 +31,13 @@ from corral.engine.execs import Execs
 from corral.engine.imagekeeper import ImageKeeper
 from corral.engine.system import VERSION
 from corral.engine.tasks import Launcher
-from corral.errors import CorralError
+from corral.errors import CorralError, InvalidParameter
+from corral.image import registries
 from corral.image.images import Images
-from corral.image.pull import Registries
+from corral.image.registries import Registries
 from corral.net.model import DEFAULT_POOLS, AddressPool, NetworkSettings
 from corral.net.networks import Networks
+from corral.quantities import parse_size
 from corral.store.db import Database
 from corral.volume.volumes import Volumes
 
@@ -55,10 +57,11 @@ def main() -> int:
             print(f"Corral version {VERSION}")
             return 0
         config = _with_seccomp_profile(merge(arguments, _config_text(arguments.config_file)))
+        settings = _registries(config)
         if arguments.validate:
             print("configuration OK")
             return 0
-    except ConfigError as error:
+    except InvalidParameter as error:
         print(error, file=sys.stderr)
         return 1
     logging.basicConfig(
@@ -68,7 +71,7 @@ def main() -> int:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     try:
         with _only_one(config):
-            return asyncio.run(_serve(config))
+            return asyncio.run(_serve(config, settings))
     except (CorralError, OSError) as error:
         print(f"failed to start daemon: {error}", file=sys.stderr)
         return 1
@@ -87,6 +90,7 @@ The Corral daemon.  Options are dockerd's; the most used:
   -b, --bridge string        Name of the default bridge ("none" for no default network)
       --bip string           Address and prefix of the default bridge
       --insecure-registry    Registries to speak plain HTTP to
+      --registry-mirror      Mirrors of Docker Hub
       --validate             Check the configuration and end
   -D, --debug                Log more
   -v, --version              Print the version"""
@@ -136,7 +140,7 @@ def _only_one(config: Config) -> Iterator[None]:
                 os.unlink(config.pidfile)
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, settings: Registries) -> int:
     machine = os.uname().machine
     launcher = Launcher(seccomp.default_filter(profiles.DEFAULT_CAPABILITIES, machine))
     launcher.start()  # it imports in its own process while we go on in ours
@@ -145,7 +149,7 @@ async def _serve(config: Config) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    services = _build(config, launcher)
+    services = _build(config, settings, launcher)
     listeners = [(_listener(host, config.group), _tls(host, config)) for host in config.hosts]
     router = Router(services, ROUTES)
     server = Server(router.dispatch)
@@ -174,7 +178,7 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _build(config: Config, launcher: Launcher) -> Services:
+def _build(config: Config, settings: Registries, launcher: Launcher) -> Services:
     """Every object of the daemon, wired."""
     paths = Paths(config.data_root, config.exec_root)
     for folder in (os.path.join(config.data_root, "containers"), os.path.join(config.exec_root, "containers")):
@@ -187,7 +191,7 @@ def _build(config: Config, launcher: Launcher) -> Services:
         if action in ("load", "pull", "import"):
             keeper.look_soon()
 
-    images = Images(db, config.data_root, image_event, _registries(config))
+    images = Images(db, config.data_root, image_event, settings)
     engine = Engine(
         config=config,
         facts=probe.look(),
@@ -206,7 +210,45 @@ def _build(config: Config, launcher: Launcher) -> Services:
 
 
 def _registries(config: Config) -> Registries:
-    return Registries(insecure=frozenset(config.insecure_registries))
+    """What the configuration says about registries; raises ConfigError or InvalidRegistrySetting."""
+    hosts, networks = registries.split_insecure(config.insecure_registries)
+    counts = {
+        "max-concurrent-downloads": config.max_concurrent_downloads,
+        "max-concurrent-uploads": config.max_concurrent_uploads,
+        "max-download-attempts": config.max_download_attempts,
+        "max-layer-files": config.max_layer_files,
+    }
+    for key, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"invalid {key.replace('-', ' ')}: {count}")
+    proxies = {"http_proxy": config.http_proxy, "https_proxy": config.https_proxy, "no_proxy": config.no_proxy}
+    return Registries(
+        mirrors=tuple(registries.check_hub_mirror(url) for url in config.registry_mirrors),
+        insecure=hosts,
+        networks=networks,
+        foreign=frozenset(config.allow_nondistributable_artifacts),
+        entries=registries.with_passwords(registries.parse_entries(config.registries), _password_in),
+        proxies={name: value for name, value in proxies.items() if value},
+        downloads=config.max_concurrent_downloads,
+        uploads=config.max_concurrent_uploads,
+        attempts=config.max_download_attempts,
+        limits=registries.Limits(_size("max-layer-size", config.max_layer_size), config.max_layer_files),
+    )
+
+
+def _size(key: str, text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"cannot use {text} as the value of {key}: {error}") from error
+
+
+def _password_in(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError as error:
+        raise ConfigError(f"cannot read the password file {path}: {error.strerror}") from error
 
 
 def _network_settings(config: Config) -> NetworkSettings:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from corral.api import http, imagelist, statuses, streams
+from corral.api import credentials, http, imagelist, statuses, streams
 from corral.api.http import Answer, BadQuery, Request, Stream
 from corral.api.services import Services
 from corral.engine import commit as commits
-from corral.errors import CorralError, InvalidParameter
+from corral.engine import filters as matching
+from corral.errors import CorralError
 from corral.image import remote
 from corral.image.model import User
 from corral.oci import reference
 from corral.wire.containers import ContainerConfig
 
 Progress = Callable[[dict[str, Any]], None]
-
-
-class BadAuth(InvalidParameter):
-    """An X-Registry-Auth header that cannot be read."""
+_SEARCH_LIMIT = 25
 
 
 async def tag(services: Services, request: Request) -> Answer:
@@ -84,28 +80,16 @@ async def create(services: Services, request: Request) -> Answer:
         return await _begun(_progress(work))
     if not name:
         raise BadQuery("invalid reference format")
-    reference.parse(name)
-    auth = registry_auth(request)
+    parsed = reference.parse(name)
+    auth = credentials.of_request(request)
 
     async def pull(progress: Progress) -> None:
-        await images.pull(name, tag, platform=platform, auth=auth, progress=progress)
+        if tag or parsed.tag or parsed.digest:
+            await images.pull(name, tag, platform=platform, auth=auth, progress=progress)
+        else:
+            await images.pull_all(name, platform=platform, auth=auth, progress=progress)
 
     return await _begun(_progress(pull))
-
-
-def registry_auth(request: Request) -> dict[str, str] | None:
-    """The X-Registry-Auth header: base64url of JSON; raises BadAuth."""
-    header = request.headers.get("x-registry-auth", "")
-    if not header:
-        return None
-    try:
-        raw = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
-        decoded = msgspec.json.decode(raw) if raw.strip() else {}
-    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
-        raise BadAuth(f"invalid X-Registry-Auth header: {error}") from error
-    if not isinstance(decoded, dict):
-        raise BadAuth("invalid X-Registry-Auth header: not an object")
-    return {str(key): value for key, value in decoded.items() if isinstance(value, str)}
 
 
 async def _begun(parts: AsyncIterator[bytes], content_type: str = "application/json") -> Answer:
@@ -150,12 +134,54 @@ async def _progress(work: Callable[[Progress], Awaitable[None]]) -> AsyncIterato
 async def push(services: Services, request: Request) -> Answer:
     """POST /images/{name}/push"""
     images, name, tag = services.engine.images, request.params["name"], request.query.text("tag")
-    auth = registry_auth(request)
+    auth = credentials.of_request(request)
+    platform = request.query.text("platform") or None
 
     async def work(progress: Progress) -> None:
-        await images.push(name, tag, auth=auth, progress=progress)
+        await images.push(name, tag, platform=platform, auth=auth, progress=progress)
 
     return await _begun(_progress(work))
+
+
+async def search(services: Services, request: Request) -> Answer:
+    """GET /images/search"""
+    term = request.query.text("term")
+    filters = dict(request.query.filters())
+    matching.check_names(filters, ("is-automated", "is-official", "stars"))
+    official = matching.boolean(filters, "is-official")
+    automated = matching.boolean(filters, "is-automated")
+    stars = [_stars(text) for text in filters.get("stars", ())]
+    limit = request.query.number("limit", 0) or _SEARCH_LIMIT
+    if not 1 <= limit <= 100:
+        raise BadQuery(f"limit {limit} is outside the range of [1, 100]")
+    if not term:
+        raise BadQuery("cannot search: no term given")
+    found = await services.engine.images.search(term, limit, credentials.of_request(request))
+    return http.json(
+        [
+            {**item, "is_automated": False}
+            for item in found
+            # No registry builds images by itself any more, so nothing is automated (Docker says so since 25).
+            if not automated
+            and (official is None or item["is_official"] == official)
+            and all(item["star_count"] >= wanted for wanted in stars)
+        ]
+    )
+
+
+def _stars(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise BadQuery(f"invalid filter 'stars=[{text}]'") from None
+
+
+async def distribution(services: Services, request: Request) -> Answer:
+    """GET /distribution/{name}/json"""
+    auth = credentials.of_request(request)
+    descriptor, platforms = await services.engine.images.look(request.params["name"], auth)
+    shown = {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
+    return http.json({"Descriptor": shown, "Platforms": [msgspec.to_builtins(platform) for platform in platforms]})
 
 
 async def save(services: Services, request: Request) -> Answer:

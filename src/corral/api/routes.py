@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral.api import containers, execs, imagelist, images, networks, system, upkeep, volumes, websocket
+from corral.api import containers, credentials, execs, imagelist, images, networks, system, upkeep, volumes, websocket
 from corral.api.router import Route
 
 ROUTES = (
@@ -51,6 +51,9 @@ ROUTES = (
     Route("POST", "/images/prune", upkeep.prune_images, (1, 25)),
     Route("POST", "/images/gc", upkeep.collect_images),
     Route("GET", "/images/get", images.save),
+    Route("GET", "/images/search", images.search),
+    Route("GET", "/distribution/{name*}/json", images.distribution, (1, 30)),
+    Route("POST", "/auth", credentials.login),
     Route("GET", "/images/{name*}/get", images.save),
     Route("GET", "/images/{name*}/json", imagelist.inspect),
     Route("GET", "/images/{name*}/attestations", imagelist.attestations, (1, 53)),

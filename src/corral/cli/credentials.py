@@ -67,6 +67,12 @@ def _from_helper(helper: str, registry: str) -> dict[str, str]:
     return {"username": found["Username"], "password": found["Secret"]}
 
 
+def _for_helper(entry: dict[str, str]) -> dict[str, str]:
+    if entry.get("identitytoken"):
+        return {"Username": "<token>", "Secret": entry["identitytoken"]}
+    return {"Username": entry["username"], "Secret": entry["password"]}
+
+
 def store(folder: str, config: dict[str, Any], registry: str, entry: dict[str, str] | None) -> None:
     """Keep credentials (None: forget them), with the helper that the configuration names or in config.json."""
     helper = (config.get("credHelpers") or {}).get(registry) or config.get("credsStore")
@@ -75,11 +81,7 @@ def store(folder: str, config: dict[str, Any], registry: str, entry: dict[str, s
     if helper:
         import subprocess
 
-        text = (
-            registry
-            if entry is None
-            else jsontext.dumps({"ServerURL": registry, "Username": entry["username"], "Secret": entry["password"]})
-        )
+        text = registry if entry is None else jsontext.dumps({"ServerURL": registry, **_for_helper(entry)})
         command = [f"docker-credential-{helper}", "erase" if entry is None else "store"]
         done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
         if done.returncode and entry is not None:
@@ -87,8 +89,10 @@ def store(folder: str, config: dict[str, Any], registry: str, entry: dict[str, s
         if entry is not None:
             auths[registry] = {}
     elif entry is not None:
-        pair = f"{entry['username']}:{entry['password']}".encode()
+        pair = f"{entry['username']}:{entry.get('password', '')}".encode()
         auths[registry] = {"auth": base64.b64encode(pair).decode()}
+        if entry.get("identitytoken"):
+            auths[registry]["identitytoken"] = entry["identitytoken"]
     os.makedirs(folder, mode=0o700, exist_ok=True)
     path = os.path.join(folder, "config.json")
     temporary = f"{path}.{os.getpid()}.new"

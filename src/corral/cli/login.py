@@ -34,7 +34,10 @@ def _login(session: Session) -> int:
     body = {"username": user, "password": password, "serveraddress": registry}
     answer = session.client.post("/auth", body=body) or {}
     config = read_config(session.globals.config)
-    credentials.store(session.globals.config, config, registry, {"username": user, "password": password})
+    entry = {"username": user, "password": password}
+    if answer.get("IdentityToken"):  # to be kept in place of the password
+        entry = {"username": user, "identitytoken": answer["IdentityToken"]}
+    credentials.store(session.globals.config, config, registry, entry)
     print(answer.get("Status") or "Login Succeeded")
     return 0
 

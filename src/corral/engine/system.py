@@ -12,6 +12,7 @@ from typing import Any
 from corral.engine.context import Engine
 from corral.engine.logdrivers import DRIVERS
 from corral.engine.record import timestamp
+from corral.image.registries import Registries
 
 VERSION = "0.1.0"
 
@@ -93,25 +94,14 @@ def info(engine: Engine) -> dict[str, Any]:
         "OSType": "linux",
         "Architecture": facts.machine,
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {
-            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-            "IndexConfigs": {
-                "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
-                **{
-                    name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
-                    for name in config.insecure_registries
-                    if "/" not in name
-                },
-            },
-            "Mirrors": [],
-        },
+        "RegistryConfig": _registry_config(engine.images.registries),
         "NCPU": facts.cpus,
         "MemTotal": facts.memory_bytes,
         "GenericResources": None,
         "DockerRootDir": engine.paths.data_root,
-        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
-        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
-        "NoProxy": os.environ.get("NO_PROXY", ""),
+        "HttpProxy": _without_password(config.http_proxy or os.environ.get("HTTP_PROXY", "")),
+        "HttpsProxy": _without_password(config.https_proxy or os.environ.get("HTTPS_PROXY", "")),
+        "NoProxy": config.no_proxy or os.environ.get("NO_PROXY", ""),
         "Name": facts.hostname,
         "Labels": list(config.labels),
         "ExperimentalBuild": False,
@@ -136,6 +126,29 @@ def info(engine: Engine) -> dict[str, Any]:
         "CDISpecDirs": [],
         "Warnings": _warnings(engine),
     }
+
+
+def _registry_config(settings: Registries) -> dict[str, Any]:
+    hub_mirrors = [url if url.endswith("/") else url + "/" for url in settings.mirrors]
+    hosts = {
+        name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False} for name in sorted(settings.insecure)
+    }
+    for key, entry in settings.entries.items():
+        if "/" not in key and key != "docker.io":
+            secure = not entry.insecure and key not in hosts
+            hosts[key] = {"Name": key, "Mirrors": list(entry.mirrors), "Secure": secure, "Official": False}
+    hub = {"Name": "docker.io", "Mirrors": hub_mirrors, "Secure": True, "Official": True}
+    return {
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *settings.networks],
+        "IndexConfigs": {"docker.io": hub, **hosts},
+        "Mirrors": hub_mirrors,
+    }
+
+
+def _without_password(url: str) -> str:
+    """A proxy's address as it may be shown."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}xxxxx:xxxxx@{rest.rpartition('@')[2]}" if separator and "@" in rest else url
 
 
 def _warnings(engine: Engine) -> list[str]:

@@ -1,20 +1,71 @@
 """The bridge between the event loop and the threads where image work is done.
 
 `feed` carries an asynchronous stream into a thread as a plain source, with a bounded number of bytes on the way;
-`relay` carries progress records back, in order.
+`relay` carries progress records back, in order; `in_thread` runs work that can be told to stop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 Progress = Callable[[dict[str, Any]], None]
 
 _ON_THE_WAY_MAX_BYTES = 4 << 20
+
+# Transfers wait for the network, for minutes at times: they have threads of their own, not the loop's few.
+_threads = ThreadPoolExecutor(64, thread_name_prefix="image")
+
+
+class Stop:
+    """Told to work in a thread when nobody waits for it any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+        self.is_set = False
+
+    def set(self) -> None:
+        """Stop: calls what `on` has registered."""
+        with self._lock:
+            self.is_set = True
+            callbacks = list(self._callbacks)
+        for callback in callbacks:
+            callback()
+
+    @contextmanager
+    def on(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Have `callback` called, from any thread, if the stop comes during the block or has come already."""
+        with self._lock:
+            self._callbacks.append(callback)
+            late = self.is_set
+        if late:
+            callback()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._callbacks.remove(callback)
+
+
+async def in_thread(work: Callable[[Stop], T]) -> T:
+    """Run `work(stop)` in a thread; when this task is cancelled it is told to stop, and its end is awaited."""
+    stop = Stop()
+    working = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(_threads, work, stop))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait((working,))
+        if not working.cancelled():
+            working.exception()  # nobody is left to be told
+        raise
 
 
 class _Feed:

@@ -30,6 +30,13 @@ class WorkerDied(errors.System):
         super().__init__(f"image worker ended with status {status}")
 
 
+class Stopped(errors.Cancelled):
+    """Nobody waits for the work any more."""
+
+    def __init__(self) -> None:
+        super().__init__("context canceled")
+
+
 class Job:
     """One request.  `result` or `error` is set once it is done."""
 
@@ -84,11 +91,13 @@ class _Worker:
 
 
 class Crew:
-    """At most `limit` workers."""
+    """At most `limit` workers; `limits` bounds what they unpack (see `corral.image.registries.Limits`)."""
 
-    def __init__(self, limit: int = 0) -> None:
-        self._limit = limit or min(os.cpu_count() or 1, 4)
+    def __init__(self, limit: int = 0, limits: dict[str, int] | None = None) -> None:
+        self.limit = limit or min(os.cpu_count() or 1, 4)
+        self._common = {"limits": limits} if limits else {}
         self._workers: list[_Worker] = []
+        self._stopped = False
 
     def __enter__(self) -> Crew:
         return self
@@ -97,6 +106,27 @@ class Crew:
         for worker in self._workers:
             worker.stop()
         self._workers.clear()
+
+    def close(self) -> None:
+        """End all workers."""
+        self.__exit__()
+
+    def shrink(self) -> None:
+        """Let go of all workers but one; none may be busy."""
+        self.limit = 1
+        for worker in self._workers[1:]:
+            worker.stop()
+        del self._workers[1:]
+
+    def stop(self) -> None:
+        """From any thread: kill the workers, so that whoever waits for a job gets Stopped."""
+        self._stopped = True
+        for worker in list(self._workers):
+            worker.process.kill()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped
 
     def warm(self) -> None:
         """Start one worker now, so that its start overlaps with the first bytes' arrival."""
@@ -107,11 +137,15 @@ class Crew:
         """Start a request, after waiting for a free worker."""
         worker = self._free_worker()
         job = worker.job = Job(worker, progress)
-        worker.tell(json.dumps({"op": op, **fields}).encode() + b"\n")
+        worker.tell(json.dumps({"op": op, **self._common, **fields}).encode() + b"\n")
         return job
 
+    def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        """The result of one request."""
+        return self.wait(self.submit(op, **fields))
+
     def wait(self, job: Job) -> dict[str, Any]:
-        """The result of a job; raises the worker's error as its kind."""
+        """The result of a job; raises the worker's error as its kind, or Stopped."""
         while not job.done:
             self.poll(None)
         if job.error is not None:
@@ -129,21 +163,23 @@ class Crew:
             self._listen(busy[fd])
 
     def _free_worker(self) -> _Worker:
-        while True:
+        while not self._stopped:
             for worker in self._workers:
                 if worker.job is None or worker.job.done:
                     return worker
-            if len(self._workers) < self._limit:
+            if len(self._workers) < self.limit:
                 self._workers.append(_Worker())
                 return self._workers[-1]
             self.poll(None)
+        raise Stopped
 
     def _listen(self, worker: _Worker) -> None:
         job = worker.job
         assert job is not None
         data = os.read(worker.output, 65536)
         if not data:
-            job.error = WorkerDied(worker.process.wait())
+            status = worker.process.wait()
+            job.error = Stopped() if self._stopped else WorkerDied(status)
             self._workers.remove(worker)
             worker.stop()
             return

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from corral.image import layers, make, removal, save
 from corral.image.archive import ArchiveLoader, Loaded
-from corral.image.bridge import Progress, relay, with_stream
+from corral.image.bridge import Progress, Stop, in_thread, relay, with_stream
 from corral.image.catalog import Catalog
 from corral.image.changes import apply_changes
 from corral.image.crew import Crew
 from corral.image.install import Installer, unpack_blob
 from corral.image.model import Deleted, Image, NoSuchLocalImage, Untagged, User
 from corral.image.parts import blobs_for, removable, remove_parts
-from corral.image.pull import CONCURRENT, Flights, Puller, Registries
-from corral.image.push import Pusher
+from corral.image.pull import Puller, Sources, look
+from corral.image.push import Pusher, PushStore, Target
+from corral.image.registries import Endpoint, Registries
 from corral.image.save import Saved
+from corral.image.sources import Whereabouts
+from corral.image.transfers import Transfers
 from corral.image.usage import Removal, StoreUsage, measure
 from corral.oci import reference
 from corral.oci.digest import ChainID, Digest, is_hex, parse_digest
@@ -37,11 +40,15 @@ from corral.store.gc import Leases, garbage, sweep
 from corral.store.snapshots import Snapshots
 
 _PIECE = 1 << 20
+_CONCURRENT = 3
 
 Arrivals: TypeAlias = list[Loaded]
 Names: TypeAlias = list[str]
 History: TypeAlias = list[make.HistoryItem]
 Removed: TypeAlias = list[Untagged | Deleted]
+Pulled: TypeAlias = list[Image]
+Platforms: TypeAlias = list[Platform]
+Found: TypeAlias = list[dict[str, Any]]
 Events = Callable[[str, str, dict[str, str]], None]
 
 
@@ -56,7 +63,9 @@ class Images:
         self.catalog = Catalog(db, self.content, self.snapshots, self.platform)
         self.leases = Leases()
         self.registries = registries or Registries()
-        self._flights = Flights()
+        limits = self.registries.limits.fields()
+        self._seen = Whereabouts()
+        self._transfers = Transfers(self.content, self.snapshots, self.registries.downloads, limits)
         self._events = events
 
     def recover(self) -> None:
@@ -189,38 +198,75 @@ class Images:
         return shown
 
     async def pull(
-        self, ref: str, tag: str = "", *, platform: str | None = None, auth: dict[str, str] | None = None,
+        self, ref: str, tag: str = "", *, platform: str | None = None, auth: Mapping[str, str] | None = None,
         progress: Progress = lambda _: None,
     ) -> Image:  # fmt: skip
         """Pull `ref` (`tag` may be a tag or a digest); `auth` is a decoded X-Registry-Auth.
 
         Raises InvalidReference, NotFound with Docker's texts, Unauthorized, Unavailable, DataLoss, ...
         """
-        parsed = reference.parse(ref)
-        if tag:
-            parsed = parsed.with_digest(parse_digest(tag)) if ":" in tag else parsed.with_tag(tag)
-        parsed = parsed.tagged()
+        parsed = self._complete(ref, tag).tagged()
+        image, new = await self._pull(parsed, platform, auth, progress)
+        self._tell_result(parsed.familiar, new, progress)
+        return image
+
+    async def pull_all(
+        self, ref: str, *, platform: str | None = None, auth: Mapping[str, str] | None = None,
+        progress: Progress = lambda _: None,
+    ) -> Pulled:  # fmt: skip
+        """Pull every tag of a repository."""
+        parsed = reference.parse_repository(ref)
+        sources = self._sources(parsed, auth)
+
+        def work(stop: Stop) -> Names:
+            with self._transfers.visit(), self._transfers.worker(stop) as crew:
+                tags: Names = sources.ask(crew, "tags")["tags"]
+                return tags
+
+        pulled, any_new = [], False
+        for found in await in_thread(work):
+            image, new = await self._pull(parsed.with_tag(found), platform, auth, progress)
+            pulled.append(image)
+            any_new = any_new or new
+        self._tell_result(parsed.familiar, any_new, progress)
+        return pulled
+
+    @staticmethod
+    def _tell_result(name: str, new: bool, progress: Progress) -> None:
+        text = "Downloaded newer image for" if new else "Image is up to date for"
+        progress({"status": f"Status: {text} {name}"})
+
+    async def _pull(
+        self, parsed: reference.Reference, platform: str | None, auth: Mapping[str, str] | None, progress: Progress
+    ) -> tuple[Image, bool]:
         wanted = self.wanted(platform) or self.platform
+        sources = self._sources(parsed, auth)
         say = relay(progress)
 
-        def work() -> tuple[Descriptor, bool]:
-            with self._arrival() as (crew, installer):
-                crew.warm()
-                fields = self._registry_fields(parsed, auth)
-                puller = Puller(
-                    self.content, self.snapshots, crew, installer, installer.lease, self._flights, fields, say
-                )
+        def work(stop: Stop) -> tuple[Descriptor, bool]:
+            with self._transfers.visit(), self._arrival() as (_, installer):
+                puller = Puller(self.content, self.snapshots, self._transfers, installer, sources, stop, say)
                 descriptor, new = puller.pull(parsed, wanted, platform is not None)
                 old = self.catalog.target(parsed.canonical)
                 self.catalog.point([parsed.canonical], descriptor)
+                self._seen.note(parsed.domain, parsed.path, self.catalog.reach(descriptor.digest).blobs)
                 return descriptor, new or old is None or old.digest != descriptor.digest
 
-        descriptor, new = await asyncio.to_thread(work)
+        descriptor, new = await in_thread(work)
         progress({"status": f"Digest: {descriptor.digest}"})
-        text = "Downloaded newer image for" if new else "Image is up to date for"
-        progress({"status": f"Status: {text} {parsed.familiar}"})
         self._events("pull", parsed.familiar, {"name": parsed.familiar_name})
-        return self.catalog.image(descriptor.digest, wanted if platform else None, parsed.familiar)
+        return self.catalog.image(descriptor.digest, wanted if platform else None, parsed.familiar), new
+
+    @staticmethod
+    def _complete(ref: str, tag: str) -> reference.Reference:
+        parsed = reference.parse(ref)
+        if tag:
+            return parsed.with_digest(parse_digest(tag)) if ":" in tag else parsed.with_tag(tag)
+        return parsed
+
+    def _sources(self, parsed: reference.Reference, auth: Mapping[str, str] | None) -> Sources:
+        found = self.registries.endpoints(parsed, auth)
+        return Sources([self.registries.fields(endpoint) for endpoint in found])
 
     async def import_(
         self, stream: AsyncIterator[bytes], repo: str = "", tag: str = "", *, message: str = "",
@@ -346,9 +392,10 @@ class Images:
         return [(parsed.with_tag(tag) if tag else parsed.tagged()).canonical]
 
     async def push(
-        self, ref: str, tag: str = "", *, auth: dict[str, str] | None = None, progress: Progress = lambda _: None
-    ) -> None:
-        """Push one name, or every tag of a repository when `ref` and `tag` name none.
+        self, ref: str, tag: str = "", *, platform: str | None = None, auth: Mapping[str, str] | None = None,
+        progress: Progress = lambda _: None,
+    ) -> None:  # fmt: skip
+        """Push one name, or every tag of a repository when `ref` and `tag` name none; of an index, `platform` alone.
 
         Raises NoSuchLocalImage before the first record, and what a registry refuses with.
         """
@@ -357,32 +404,61 @@ class Images:
         names = self.catalog.tags_of(parsed)
         if not names:
             raise NoSuchLocalImage(parsed.tagged().familiar)
-        images = {name: self.get(name) for name in names}
+        images = {name: self.get(name, platform) for name in names}
         say = relay(progress)
+        fields = self.registries.fields(self.registries.origin(parsed, auth), "pull,push")
+        foreign = self.registries.takes_foreign_layers(parsed.domain)
 
-        def work() -> None:
-            with self.leases.hold() as lease, Crew(CONCURRENT) as crew:
+        def work(stop: Stop) -> None:
+            with self.leases.hold() as lease, self._transfers.visit(), self._transfers.worker(stop) as crew:
                 for image in images.values():
                     lease.add(*self.catalog.reach(image.id).blobs)
                 say({"status": f"The push refers to repository [{parsed.name}]"})
-                fields = {**self._registry_fields(parsed, auth), "scope": "pull,push"}
-                pusher = Pusher(self.content, self.catalog, crew, fields, parsed, say)
+                store = PushStore(self.content, self.catalog, self._seen)
+                pusher = Pusher(store, crew, self.registries.uploads, Target(fields, parsed, foreign), say)
                 for name, image in images.items():
-                    pusher.push(image, reference.parse(name))
+                    pusher.push(image, reference.parse(name), platform is not None)
 
-        await asyncio.to_thread(work)
+        await in_thread(work)
         for name, image in images.items():
             self._events("push", reference.parse(name).familiar, {"name": parsed.familiar_name, "id": image.id})
 
-    def _registry_fields(self, parsed: reference.Reference, auth: dict[str, str] | None) -> dict[str, object]:
-        return {
-            "host": parsed.domain,
-            "repository": parsed.path,
-            "shown": parsed.familiar_name,
-            "auth": auth or {},
-            "insecure": parsed.domain in self.registries.insecure,
-            "certs": self.registries.certs,
-        }
+    # --- registries ------------------------------------------------------------------------------------------
+
+    async def login(self, server: str, auth: Mapping[str, str]) -> str:
+        """Try credentials at a registry; an identity token to use in place of the password, or ""."""
+        endpoint = replace(self.registries.host(server, None), auth=dict(auth))
+        answer = await self._ask(endpoint, "login")
+        return str(answer["token"])
+
+    async def search(self, term: str, limit: int, auth: Mapping[str, str] | None) -> Found:
+        """Repositories for `[HOST/]TERM` as the registry finds them; raises NoSearch."""
+        host, slash, rest = term.partition("/")
+        if not (slash and ("." in host or ":" in host or host == "localhost")):
+            host, rest = "", term
+        endpoint = self.registries.host(host, auth)
+        found: Found = (await self._ask(endpoint, "search", term=rest, limit=limit))["found"]
+        return found
+
+    async def look(self, ref: str, auth: Mapping[str, str] | None) -> tuple[Descriptor, Platforms]:
+        """What a name means at its registry, without pulling it: its descriptor and the platforms it is for."""
+        parsed = reference.parse(ref).tagged()
+        sources = self._sources(parsed, auth)
+
+        def work(stop: Stop) -> tuple[Descriptor, Platforms]:
+            with self._transfers.visit(), self._transfers.worker(stop) as crew:
+                return look(crew, sources, parsed)
+
+        return await in_thread(work)
+
+    async def _ask(self, endpoint: Endpoint, op: str, **request: object) -> dict[str, Any]:
+        fields = self.registries.fields(endpoint)
+
+        def work(stop: Stop) -> dict[str, Any]:
+            with self._transfers.visit(), self._transfers.worker(stop) as crew:
+                return crew.ask(op, registry=fields, **request)
+
+        return await in_thread(work)
 
     @contextmanager
     def _arrival(self) -> Iterator[tuple[Crew, Installer]]:
@@ -390,7 +466,7 @@ class Images:
         with self.leases.hold() as lease:
             installer: Installer | None = None
             try:
-                with Crew(CONCURRENT) as crew:
+                with Crew(_CONCURRENT, self.registries.limits.fields()) as crew:
                     installer = Installer(self.content, self.snapshots, crew, lease)
                     yield crew, installer
             finally:
@@ -398,7 +474,8 @@ class Images:
                     installer.clean_up()
 
     def close(self) -> None:
-        """Wait for background work of the snapshots."""
+        """Stop transfers, and wait for background work of the snapshots."""
+        self._transfers.close()
         self.snapshots.close()
 
 

@@ -36,7 +36,8 @@ Source = Callable[[], bytes]
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-UNPACKED_MAX_BYTES = 1 << 40
+UNPACKED_MAX_BYTES = 128 << 30
+FILES_MAX = 4_000_000
 _PIECE = 1 << 20
 _WHITEOUT_DEVICE = os.makedev(0, 0)
 
@@ -83,7 +84,7 @@ class Meter:
     def __init__(self, source: Source, limit: int | None = None) -> None:
         self._source = source
         self._hash = hashlib.sha256()
-        self._limit = limit
+        self.limit = limit
         self.count = 0
 
     def __call__(self) -> bytes:
@@ -91,8 +92,8 @@ class Meter:
         if data:
             self._hash.update(data)
             self.count += len(data)
-            if self._limit is not None and self.count > self._limit:
-                raise CorruptLayer(f"it is larger than {self._limit} bytes")
+            if self.limit is not None and self.count > self.limit:
+                raise CorruptLayer(f"it is larger than {self.limit} bytes")
         return data
 
     @property
@@ -101,20 +102,22 @@ class Meter:
         return "sha256:" + self._hash.hexdigest()  # type: ignore[return-value]
 
 
-def apply(source: Source, directory: str, *, limit: int = UNPACKED_MAX_BYTES) -> Unpacked:
+def apply(source: Source, directory: str, *, limit: int = UNPACKED_MAX_BYTES, files_max: int = FILES_MAX) -> Unpacked:
     """Unpack the layer that `source` delivers into the empty directory `directory`.
 
-    `limit` bounds the uncompressed tar.  Raises CorruptLayer, tar.InvalidTar, or what `tree.Unpacker.add` raises;
-    the directory's content is then undefined and the caller's to remove.
+    `limit` bounds the uncompressed tar, `files_max` its members.  Raises CorruptLayer, tar.InvalidTar, or what
+    `tree.Unpacker.add` raises; the directory's content is then undefined and the caller's to remove.
     """
     compressed = Meter(source)
     media, plain_source = decompress(compressed)
     plain = Meter(plain_source, limit) if media != "tar" else None
+    if plain is None:
+        compressed.limit = limit
     reader = tar.TarReader(plain or plain_source)
     root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     umask = os.umask(0)
     try:
-        with LayerUnpacker(root_fd) as unpacker:
+        with LayerUnpacker(root_fd, files_max) as unpacker:
             unpacker.unpack(reader)
             result = unpacker.result()
     finally:
@@ -253,9 +256,10 @@ def _unzstd(source: Source) -> Source:
 class LayerUnpacker(tree.Unpacker):
     """An Unpacker that turns whiteouts into overlayfs's form and notes what has to wait for the lower layers."""
 
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, files_max: int = FILES_MAX) -> None:
         super().__init__(root_fd, tree.UnpackOptions(umask_is_zero=True))
         self._size = 0
+        self._files_max = files_max
         self._whiteouts: set[str] = set()
         self._links: list[tuple[str, str]] = []
 
@@ -270,6 +274,9 @@ class LayerUnpacker(tree.Unpacker):
         return unpacked
 
     def _add(self, path: str, entry: tar.Entry, reader: tar.TarReader) -> None:
+        self._files_max -= 1
+        if self._files_max < 0:
+            raise CorruptLayer("it has too many files")
         leaf = path.rpartition("/")[2]
         if leaf.startswith(whiteouts.PREFIX):
             self._add_whiteout(path, leaf)

@@ -9,14 +9,12 @@ a redirect to another host, and never in plain text to a host that is not this m
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import os
-import socket
+import re
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from corral.image import auth
 from corral.image.refusals import (
@@ -26,21 +24,24 @@ from corral.image.refusals import (
     DocumentTooLarge,
     LoginFailed,
     ManifestUnknown,
+    PushDenied,
     RegistryFailed,
     RegistryUnreachable,
     TooManyRequests,
+    TooManyTags,
 )
+from corral.image.tokens import Authorizer
+from corral.image.transport import PIECE, Body, File, SlowPeer, Transport, deadline, is_final, is_in, is_loopback
 
-if TYPE_CHECKING:
-    import ssl
-
-TIMEOUT_S = 60.0
 ATTEMPTS = 5
 _BACK_OFF_S = (0.2, 0.8, 2.0, 5.0)
-_RETRY_AFTER_MAX_S = 30.0
+RETRY_AFTER_MAX_S = 60.0
 _REDIRECTS_MAX = 5
 _ERROR_MAX_BYTES = 64 << 10
-_PIECE = 256 << 10
+_TAGS_MAX = 10_000
+_CHUNK = 16 << 20
+_WORTH_RETRYING = (429, 500, 502, 503, 504)
+_NO_WHOLE_UPLOAD = (404, 405, 411, 413, 501)
 _ACCEPT = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -49,18 +50,6 @@ _ACCEPT = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
-_DOCKER_HUB = ("docker.io", "registry-1.docker.io")
-
-
-class _File(Protocol):
-    """A request's body that is read as it is sent."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
-
-    def seek(self, offset: int, /) -> int: ...
-
-
-Body = bytes | _File | None
 
 
 class Answer:
@@ -77,7 +66,7 @@ class Answer:
         """The first error's code and message, "" where there is none (distribution specification, error codes)."""
         try:
             first = json.loads(self.body)["errors"][0]
-            return str(first.get("code", "")), str(first.get("message", ""))[:500]
+            return str(first.get("code", ""))[:100], str(first.get("message", ""))[:500]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return "", ""
 
@@ -86,25 +75,39 @@ class Registry:
     """One repository of one registry, for one worker.  `session` carries what was learnt to other workers."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
-        """`fields`: host, repository, shown (the familiar name), auth, insecure, certs (a folder), scope, session."""
-        self._host = fields["host"]
-        if self._host in _DOCKER_HUB[:1]:
-            self._host = _DOCKER_HUB[1]
-        self.repository = fields["repository"]
-        self._shown = fields["shown"]
-        self._auth: dict[str, Any] = fields.get("auth") or {}
-        self._insecure = bool(fields.get("insecure")) or is_loopback(self._host)
-        self._certs = os.path.join(fields.get("certs") or "/etc/docker/certs.d", self._host)
-        self._scope = fields.get("scope") or "pull"
-        session = fields.get("session") or {}
-        self._scheme = session.get("scheme") or ""
-        self._authorization: str | None = session.get("authorization")
-        self._connections: dict[tuple[str, str], http.client.HTTPConnection] = {}
+        """`fields` is what `corral.image.registries.Registries.fields` makes."""
+        self.host: str = fields["host"]
+        self.repository: str = fields["repository"]
+        self.shown: str = fields["shown"]
+        insecure = bool(fields.get("insecure")) or is_loopback(self.host)
+        self._insecure = insecure or is_in(self.host, fields.get("networks") or ())
+        self.attempts: int = fields.get("attempts") or ATTEMPTS
+        self.retry_s: float = fields.get("retry_s", 2.0)
+        self.timeout_s: float = fields.get("timeout_s") or 60.0
+        self._actions: str = fields.get("scope") or "pull"
+        self._transport = Transport(
+            self.host,
+            insecure=self._insecure,
+            certs=[os.path.join(folder, self.host) for folder in fields.get("certs") or ()],
+            proxies=fields.get("proxies") or {},
+            timeout_s=self.timeout_s,
+        )
+        self.authorizer = Authorizer(fields.get("auth") or {}, self._actions, self._insecure)
+        self._scheme: str = fields.get("scheme") or ""
 
     @property
     def session(self) -> dict[str, Any]:
         """The scheme and authorization found to work."""
-        return {"scheme": self._scheme, "authorization": self._authorization}
+        return {"scheme": self._scheme, "authorization": self.authorizer.header}
+
+    def learn(self, session: dict[str, Any]) -> None:
+        """What another worker has found to work."""
+        self._scheme = self._scheme or session.get("scheme") or ""
+        self.authorizer.header = self.authorizer.header or session.get("authorization")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
 
     # --- documents -------------------------------------------------------------------------------------------
 
@@ -116,23 +119,54 @@ class Registry:
         code, message = answer.error()
         separator = "@" if ":" in reference else ":"
         if answer.status == 404 and code != "NAME_UNKNOWN":
-            raise ManifestUnknown(f"{self._shown}{separator}{reference}")
+            raise ManifestUnknown(f"{self.shown}{separator}{reference}")
         if answer.status in (401, 403, 404):
             raise AccessDenied(
-                self._shown, f"{code.lower() or 'denied'}: {message or 'access to the resource is denied'}"
+                self.shown, f"{code.lower() or 'denied'}: {message or 'access to the resource is denied'}"
             )
         raise self.failure(answer)
 
     def small_blob(self, digest: str) -> bytes:
         """A blob that is a document."""
-        answer = self.request("GET", self._blob(digest))
+        answer = self.request("GET", self.blob_path(digest))
         if answer.status == 404:
             raise BlobUnknown(digest)
         if answer.status != 200:
             raise self.failure(answer)
         return answer.body
 
-    def _blob(self, digest: str) -> str:
+    def tags(self) -> list[str]:
+        """Every tag of the repository."""
+        found: list[str] = []
+        path = f"/v2/{self.repository}/tags/list?n=1000"
+        while path:
+            answer = self.request("GET", path)
+            if answer.status in (401, 403, 404):
+                code, message = answer.error()
+                raise AccessDenied(self.shown, f"{code.lower() or 'denied'}: {message or 'repository name not known'}")
+            if answer.status != 200:
+                raise self.failure(answer)
+            try:
+                tags = json.loads(answer.body)["tags"] or []
+                found += [tag for tag in tags if isinstance(tag, str)]
+            except (ValueError, LookupError, TypeError, RecursionError) as error:
+                raise RegistryFailed(200, "the list of tags cannot be read") from error
+            if len(found) > _TAGS_MAX:
+                raise TooManyTags(self.shown, _TAGS_MAX)
+            path = self._next_page(path, answer) if tags else ""
+        return found
+
+    def _next_page(self, path: str, answer: Answer) -> str:
+        link = re.match(r'\s*<([^>]+)>\s*;\s*rel="?next"?', answer.headers.get("Link") or "")
+        if link is None:
+            return ""
+        parts = urllib.parse.urlsplit(urllib.parse.urljoin(self.url(path), link.group(1)))
+        if parts.netloc != self.host:
+            raise RegistryFailed(200, f"the list of tags goes on at another host: {parts.netloc[:200]}")
+        return f"{parts.path}?{parts.query}"
+
+    def blob_path(self, digest: str) -> str:
+        """Where a blob is."""
         return f"/v2/{self.repository}/blobs/{digest}"
 
     @staticmethod
@@ -147,60 +181,32 @@ class Registry:
 
     # --- blobs -----------------------------------------------------------------------------------------------
 
-    def stream(self, digest: str, size: int, offset: int) -> Callable[[], bytes]:
-        """A source of a blob's bytes from `offset`; reconnects where a connection breaks, and ends at `size`."""
-        position = offset
-        attempts = 0
-        response: http.client.HTTPResponse | None = None
-
-        def read() -> bytes:
-            nonlocal position, attempts, response
-            while position < size:
-                try:
-                    if response is None:
-                        response = self._open_blob(digest, position)
-                    data = response.read1(min(_PIECE, size - position))
-                    if data:
-                        position += len(data)
-                        attempts = 0
-                        return data
-                    raise http.client.IncompleteRead(b"", size - position)
-                except (OSError, http.client.HTTPException) as error:
-                    response = None
-                    self.close()
-                    attempts += 1
-                    if attempts >= ATTEMPTS or _is_final(error):
-                        raise RegistryUnreachable(self._url(self._blob(digest)), error) from error
-                    time.sleep(_BACK_OFF_S[min(attempts, len(_BACK_OFF_S)) - 1])
-            if response is not None:
-                response.read(1)  # lets the connection see the end, and be used again
-                response = None
-            return b""
-
-        return read
-
-    def _open_blob(self, digest: str, offset: int) -> http.client.HTTPResponse:
+    def open_blob(self, digest: str, size: int, offset: int) -> http.client.HTTPResponse:
+        """A response whose next bytes are the blob's from `offset`; raises BlobUnknown, RegistryFailed, OSError, ..."""
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        response = self._open("GET", self._url(self._blob(digest)), headers)
-        if response.status == 206 and offset:
-            return response
-        if response.status == 200:
-            _discard(response, offset)
-            return response
-        answer = _finish(response)
+        response = self._open("GET", self.url(self.blob_path(digest)), headers)
+        if response.status in (200, 206):
+            return position_at(response, digest, size, offset)
+        answer = self.finish(response)
         if answer.status == 404:
             raise BlobUnknown(digest)
         if answer.status == 416:
             raise RegistryFailed(416, f"{digest} is shorter than announced")
+        if answer.status in _WORTH_RETRYING:
+            raise Retriable(self.failure(answer), _retry_after(answer.headers))
         raise self.failure(answer)
+
+    def fetch_elsewhere(self, url: str, offset: int) -> http.client.HTTPResponse:
+        """A response from another host, without authorization and without following redirects."""
+        return self._transport.send("GET", url, {"Range": f"bytes={offset}-"} if offset else {})
 
     # --- uploads ---------------------------------------------------------------------------------------------
 
     def has_blob(self, digest: str) -> bool:
         """Whether the repository has the blob."""
-        answer = self.request("HEAD", self._blob(digest))
+        answer = self.request("HEAD", self.blob_path(digest))
         if answer.status in (401, 403):
-            raise self.failure(answer)
+            raise self._push_failure(answer)
         return answer.status == 200
 
     def mount(self, digest: str, origin: str) -> str:
@@ -215,28 +221,64 @@ class Registry:
             return ""
         location = answer.headers.get("Location")
         if answer.status != 202 or not location:
-            raise self.failure(answer)
-        return self._redirect(self._url(path), location)
+            raise self._push_failure(answer)
+        return self._redirect(self.url(path), location)
 
-    def upload(self, location: str, digest: str, size: int, body: _File) -> None:
-        """Send a blob's bytes to where `mount` said."""
-        separator = "&" if "?" in location else "?"
-        url = f"{location}{separator}{urllib.parse.urlencode({'digest': digest})}"
+    def upload(self, location: str, digest: str, size: int, body: File) -> None:
+        """Send a blob's bytes to where `mount` said: in one request, or in chunks where the registry wants them.
+
+        Raises Retriable for what another upload may do better.
+        """
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
         try:
-            answer = _finish(self._open("PUT", url, headers, body))
+            answer = self.finish(self._open("PUT", _with_digest(location, digest), headers, body, 5))
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise RegistryUnreachable(url, error) from error
+            raise Retriable(RegistryUnreachable(location, error, "Put")) from error
+        if answer.status in _NO_WHOLE_UPLOAD:
+            self._upload_chunks(self.mount(digest, ""), digest, size, body)
+        elif answer.status != 201:
+            raise self._upload_failure(answer)
+
+    def _upload_chunks(self, location: str, digest: str, size: int, body: File) -> None:
+        body.seek(0)
+        position = 0
+        try:
+            while position < size:
+                data = body.read(min(_CHUNK, size - position))
+                headers = {
+                    "Content-Length": str(len(data)),
+                    "Content-Range": f"{position}-{position + len(data) - 1}",
+                    "Content-Type": "application/octet-stream",
+                }
+                answer = self.finish(self._open("PATCH", location, headers, data, 5))
+                if answer.status != 202:
+                    raise self._upload_failure(answer)
+                position += len(data)
+                location = self._redirect(location, answer.headers.get("Location") or location)
+            answer = self.finish(self._open("PUT", _with_digest(location, digest), {"Content-Length": "0"}, None, 5))
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise Retriable(RegistryUnreachable(location, error, "Patch")) from error
         if answer.status != 201:
-            raise self.failure(answer)
+            raise self._upload_failure(answer)
 
     def publish(self, reference: str, media_type: str, data: bytes) -> None:
         """PUT a manifest or index under a tag or digest."""
         path = f"/v2/{self.repository}/manifests/{reference}"
         answer = self.request("PUT", path, {"Content-Type": media_type}, data)
         if answer.status != 201:
-            raise self.failure(answer)
+            raise self._push_failure(answer)
+
+    def _upload_failure(self, answer: Answer) -> Exception:
+        failure = self._push_failure(answer)
+        return Retriable(failure, _retry_after(answer.headers)) if answer.status in _WORTH_RETRYING else failure
+
+    def _push_failure(self, answer: Answer) -> Exception:
+        code, message = answer.error()
+        if answer.status in (401, 403):
+            return PushDenied(code, message)
+        return self.failure(answer)
 
     # --- requests --------------------------------------------------------------------------------------------
 
@@ -246,57 +288,93 @@ class Registry:
         """A request whose answer is a document; retries what is worth retrying."""
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
+            back_off_s = _BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)] * min(self.retry_s, 1)
             try:
-                answer = _finish(self._open(method, self._url(path), headers or {}, body))
+                answer = self.finish(self._open(method, self.url(path), headers or {}, body))
             except (OSError, http.client.HTTPException) as error:
                 self.close()
-                if last or _is_final(error):
-                    raise RegistryUnreachable(self._url(path), error) from error
-                time.sleep(_BACK_OFF_S[attempt])
+                if last or is_final(error) or isinstance(error, SlowPeer):
+                    raise RegistryUnreachable(self.url(path), error, method) from error
+                time.sleep(back_off_s)
                 continue
-            if last or answer.status not in (429, 500, 502, 503, 504):
+            if last or answer.status not in _WORTH_RETRYING:
                 return answer
-            time.sleep(_retry_after(answer.headers, _BACK_OFF_S[attempt]))
+            wait_s = _retry_after(answer.headers)
+            time.sleep(back_off_s if wait_s is None else wait_s)
         raise AssertionError("unreachable")
 
-    def _url(self, path: str) -> str:
+    def exchange(self, method: str, url: str, headers: dict[str, str], body: bytes | None = None) -> Answer:
+        """One request to another server than the registry's own (a token server), without our authorization."""
+        try:
+            return self.finish(self._transport.send(method, url, headers, body))
+        except (OSError, http.client.HTTPException) as error:
+            raise RegistryUnreachable(url.partition("?")[0], error, method) from error
+
+    def finish(self, response: http.client.HTTPResponse) -> Answer:
+        """Read an answer that is a document, within bounds of size and time."""
+        limit = DOCUMENT_MAX_BYTES if response.status < 300 else _ERROR_MAX_BYTES
+        with deadline(self.timeout_s):
+            body = response.read(limit + 1)
+        if len(body) > limit:
+            self.close()
+            if response.status < 300:
+                raise DocumentTooLarge
+            body = b""
+        return Answer(response.status, response.headers, body)
+
+    def url(self, path: str) -> str:
+        """The address of a path at the registry."""
         if not self._scheme:
             self._scheme = self._find_scheme()
-        return f"{self._scheme}://{self._host}{path}"
+        return f"{self._scheme}://{self.host}{path}"
 
     def _find_scheme(self) -> str:
         """HTTPS, unless the host may be insecure and speaks plain HTTP; asked without credentials."""
-        if not self._insecure or os.path.isdir(self._certs):
+        if not self._insecure or self._transport.has_certificates:
             return "https"
+        if ":" not in self.host.rpartition("]")[2]:
+            return self._find_by_port()
         try:
-            answer = _finish(self._send("GET", f"http://{self._host}/v2/", {}))
+            answer = self.finish(self._transport.send("GET", f"http://{self.host}/v2/", {}))
         except ConnectionRefusedError as error:
-            raise RegistryUnreachable(f"http://{self._host}/v2/", error) from error
+            raise RegistryUnreachable(f"http://{self.host}/v2/", error) from error
         except (OSError, http.client.HTTPException):
             return "https"
         # Go's TLS servers answer plain HTTP with a 400 that says so; a registry never answers /v2/ with one.
         return "https" if answer.status == 400 else "http"
 
-    def _open(self, method: str, url: str, headers: dict[str, str], body: Body = None) -> http.client.HTTPResponse:
+    def _find_by_port(self) -> str:
+        """Both schemes have their usual ports: the encrypted one is tried first, as Docker does."""
+        try:
+            self.finish(self._transport.send("GET", f"https://{self.host}/v2/", {}))
+        except (OSError, http.client.HTTPException):
+            self.close()
+            return "http"
+        return "https"
+
+    def _open(
+        self, method: str, url: str, headers: dict[str, str], body: Body = None, patience: float = 1
+    ) -> http.client.HTTPResponse:
         """Send with authorization, answering one challenge and following redirects."""
         challenged = False
         for _ in range(_REDIRECTS_MAX + 2):
             sent = dict(headers)
-            at_home = urllib.parse.urlsplit(url)[:2] == (self._scheme, self._host)
-            if at_home and self._authorization:
-                sent["Authorization"] = self._authorization
-            response = self._send(method, url, sent, body)
+            at_home = urllib.parse.urlsplit(url)[:2] == (self._scheme, self.host)
+            if at_home and self.authorizer.header:
+                sent["Authorization"] = self.authorizer.header
+            response = self._transport.send(method, url, sent, body, patience)
             if response.status == 401 and at_home and not challenged:
                 challenged = True
-                answer = _finish(response)
-                if self._answer_challenge(answer):
-                    if body is not None and not isinstance(body, bytes):
-                        body.seek(0)
-                    continue
-                raise self._denied(answer)
+                answer = self.finish(response)
+                challenge = auth.parse_challenge(answer.headers.get("WWW-Authenticate") or "")
+                if not self.authorizer.answer(self, challenge):
+                    raise self.denied(answer)
+                if body is not None and not isinstance(body, bytes):
+                    body.seek(0)
+                continue
             location = response.headers.get("Location")
             if response.status in (301, 302, 303, 307, 308) and location and method in ("GET", "HEAD"):
-                _finish(response)
+                self.finish(response)
                 url = self._redirect(url, location)
                 continue
             return response
@@ -309,164 +387,52 @@ class Registry:
             raise RegistryFailed(307, f"refused to follow a redirect to {target[:200]}")
         return target
 
-    def _send(self, method: str, url: str, headers: dict[str, str], body: Body = None) -> http.client.HTTPResponse:
-        parts = urllib.parse.urlsplit(url)
-        path = parts.path + (f"?{parts.query}" if parts.query else "")
-        if parts.scheme == "http" and proxy_for("http", parts.netloc, os.environ):
-            path = f"http://{parts.netloc}{path}"
-        key = (parts.scheme, parts.netloc)
-        known = self._connections.get(key)
-        connection = known or self._connect(parts.scheme, parts.netloc)
-        self._connections[key] = connection
-        headers = {"User-Agent": "corral", "Accept-Encoding": "identity", **headers}
-        try:
-            connection.request(method, path, body, headers)
-            return connection.getresponse()
-        except (http.client.HTTPException, OSError):
-            connection.close()
-            del self._connections[key]
-            if known is None or method not in ("GET", "HEAD"):
-                raise
-        return self._send(method, url, headers, body)  # a kept connection that the server had closed meanwhile
-
-    def _connect(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
-        proxy = proxy_for(scheme, netloc, os.environ)
-        if scheme == "http":
-            return http.client.HTTPConnection(proxy or netloc, timeout=TIMEOUT_S, blocksize=_PIECE)
-        context = self._tls(netloc)
-        connection = http.client.HTTPSConnection(proxy or netloc, timeout=TIMEOUT_S, context=context, blocksize=_PIECE)
-        if proxy:
-            connection.set_tunnel(netloc)
-        return connection
-
-    def _tls(self, netloc: str) -> ssl.SSLContext:
-        """The system's authorities plus certs.d's; client certificates from there (`NAME.cert` with `NAME.key`)."""
-        import ssl
-
-        context = ssl.create_default_context()
-        names: list[str] = []
-        if netloc == self._host and os.path.isdir(self._certs):
-            names = sorted(os.listdir(self._certs))
-        authorities = [name for name in names if name.endswith(".crt")]
-        for name in authorities:
-            context.load_verify_locations(os.path.join(self._certs, name))
-        for name in names:
-            if name.endswith(".cert"):
-                path = os.path.join(self._certs, name)
-                context.load_cert_chain(path, path.removesuffix(".cert") + ".key")
-        if self._insecure and not authorities:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
-
-    # --- authorization ---------------------------------------------------------------------------------------
-
-    def _answer_challenge(self, answer: Answer) -> bool:
-        challenge = auth.parse_challenge(answer.headers.get("WWW-Authenticate") or "")
-        if challenge.scheme == "basic":
-            mine = auth.basic(self._auth)
-            if mine is None or mine == self._authorization:
-                return False
-            self._authorization = mine
-            return True
-        if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
-            self._authorization = "Bearer " + self._token(challenge.parameters)
-            return True
-        return False
-
-    def _denied(self, answer: Answer) -> Exception:
+    def denied(self, answer: Answer) -> Exception:
+        """The error for credentials that were refused, or missing."""
         code, message = answer.error()
-        if self._auth:
+        if "push" in self._actions:
+            return PushDenied(code, message)
+        if self.authorizer.has_credentials:
             return LoginFailed(message)
-        return AccessDenied(self._shown, f"{code.lower() or 'unauthorized'}: {message or 'authentication required'}")
-
-    def _token(self, parameters: dict[str, str]) -> str:
-        """Ask the token server; with an identity token through its OAuth2 form, else with basic credentials."""
-        if self._auth.get("registrytoken"):
-            return str(self._auth["registrytoken"])
-        realm = parameters["realm"]
-        if urllib.parse.urlsplit(realm).scheme != "https" and not self._insecure:
-            raise LoginFailed(f"refused to send credentials to {realm[:200]}")
-        scope = parameters.get("scope") or f"repository:{self.repository}:{self._scope}"
-        query = {"service": parameters.get("service", ""), "scope": scope}
-        if self._auth.get("identitytoken"):
-            form = {**query, "grant_type": "refresh_token", "client_id": "corral"}
-            form["refresh_token"] = self._auth["identitytoken"]
-            headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            response = self._send("POST", realm, headers, urllib.parse.urlencode(form).encode())
-        else:
-            mine = auth.basic(self._auth)
-            separator = "&" if "?" in realm else "?"
-            url = realm + separator + urllib.parse.urlencode({key: value for key, value in query.items() if value})
-            response = self._send("GET", url, {"Authorization": mine} if mine else {})
-        answer = _finish(response)
-        if answer.status != 200:
-            raise self._denied(answer) if answer.status in (401, 403) else self.failure(answer)
-        try:
-            fields = json.loads(answer.body)
-            token = fields.get("token") or fields.get("access_token")
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise RegistryFailed(200, "the token server's answer is not JSON") from error
-        if not isinstance(token, str) or not token.isprintable():
-            raise RegistryFailed(200, "the token server gave no token")
-        return token
-
-    def close(self) -> None:
-        """Close all connections."""
-        for connection in self._connections.values():
-            connection.close()
-        self._connections.clear()
+        return AccessDenied(self.shown, f"{code.lower() or 'unauthorized'}: {message or 'authentication required'}")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a registry's `host[:port]` is this machine: such a registry may speak plain HTTP."""
-    name = urllib.parse.urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+class Retriable(Exception):
+    """What another try may do better; `cause` is the error to tell if none does, `after_s` when the server says."""
+
+    def __init__(self, cause: Exception, after_s: float | None = None) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.after_s = after_s
 
 
-def proxy_for(scheme: str, netloc: str, environment: Mapping[str, str]) -> str:
-    """`host:port` of the proxy that the environment names for a host, "" for none; never for this machine itself."""
-    if is_loopback(netloc):
-        return ""
-    host = urllib.parse.urlsplit(f"//{netloc}").hostname or ""
-    for word in (environment.get("no_proxy") or environment.get("NO_PROXY") or "").split(","):
-        name = word.strip().lower().lstrip(".")
-        if name == "*" or (name and (host == name or netloc == name or host.endswith("." + name))):
-            return ""
-    text = environment.get(f"{scheme}_proxy") or environment.get(f"{scheme.upper()}_PROXY") or ""
-    return urllib.parse.urlsplit(text if "//" in text else f"//{text}").netloc.rpartition("@")[2]
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether another try would meet the same: nobody listens, no such host, a certificate that does not verify."""
-    return isinstance(error, ConnectionRefusedError | socket.gaierror) or hasattr(error, "verify_code")
-
-
-def _finish(response: http.client.HTTPResponse) -> Answer:
-    limit = DOCUMENT_MAX_BYTES if response.status < 300 else _ERROR_MAX_BYTES
-    body = response.read(limit + 1)
-    if len(body) > limit:
-        if response.status < 300:
-            raise DocumentTooLarge()
-        body = b""
+def position_at(response: http.client.HTTPResponse, digest: str, size: int, offset: int) -> http.client.HTTPResponse:
+    """The response to a request for bytes from `offset` on, its next byte being that one."""
+    start = 0
+    if response.status == 206:
+        found = re.match(r"bytes\s+(\d+)-", response.headers.get("Content-Range") or "")
+        start = int(found.group(1)) if found else -1
+        if start != offset:
+            response.close()
+            raise RegistryFailed(206, f"{digest}: asked for bytes from {offset}, got them from {start}")
+    announced = response.length
+    if announced is not None and start + announced != size:
         response.close()
-    return Answer(response.status, response.headers, body)
-
-
-def _discard(response: http.client.HTTPResponse, count: int) -> None:
-    """Skip what is here already when a server does not know ranges."""
-    while count:
-        data = response.read(min(_PIECE, count))
+        raise RegistryFailed(response.status, f"{digest} is {start + announced} bytes long, its manifest says {size}")
+    remaining = offset - start
+    while remaining:
+        data = response.read(min(PIECE, remaining))
         if not data:
-            raise http.client.IncompleteRead(b"", count)
-        count -= len(data)
+            raise http.client.IncompleteRead(b"", remaining)
+        remaining -= len(data)
+    return response
 
 
-def _retry_after(headers: http.client.HTTPMessage, default_s: float) -> float:
+def _with_digest(location: str, digest: str) -> str:
+    return location + ("&" if "?" in location else "?") + urllib.parse.urlencode({"digest": digest})
+
+
+def _retry_after(headers: http.client.HTTPMessage) -> float | None:
+    """The seconds that a server asks for, within reason; a date is taken for no answer."""
     value = (headers.get("Retry-After") or "").strip()
-    return min(float(value), _RETRY_AFTER_MAX_S) if value.isdigit() else default_s
+    return min(float(value), RETRY_AFTER_MAX_S) if value.isascii() and value.isdigit() else None

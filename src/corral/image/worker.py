@@ -10,9 +10,13 @@ A request with `follow` unpacks a file that is still being written; after it com
 
 from __future__ import annotations
 
+import _thread
+import fcntl
 import json
 import os
+import select
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from corral.image.registry import Registry
 
 _PIECE = 256 << 10
-_TELL_EVERY = 512 << 10
+_TELL_EVERY_S = 0.1
 _GROWN, _COMPLETE = b"+", b"."
 _KINDS = (
     errors.NotFound, errors.InvalidParameter, errors.Conflict, errors.Unauthorized, errors.Forbidden,
@@ -78,7 +82,7 @@ def unpack(request: dict[str, Any], control: Control) -> dict[str, Any]:
             growing = control.wait_growth()
 
     try:
-        result = layers.apply(read, request["layer"]) if request["layer"] else layers.measure(read)
+        result = _unpack(read, request)
         if request.get("sync", True):
             os.fsync(fd)
     except (OSError, errors.CorralError):
@@ -90,39 +94,32 @@ def unpack(request: dict[str, Any], control: Control) -> dict[str, Any]:
     return result.fields()
 
 
+def _unpack(read: layers.Source, request: dict[str, Any]) -> layers.Unpacked:
+    limits = request.get("limits") or {}
+    limit = limits.get("bytes", layers.UNPACKED_MAX_BYTES)
+    if not request["layer"]:
+        return layers.measure(read, limit=limit)
+    return layers.apply(read, request["layer"], limit=limit, files_max=limits.get("files", layers.FILES_MAX))
+
+
 def fetch(request: dict[str, Any], control: Control) -> dict[str, Any]:
     """Download the blob `digest` into the file `blob`, going on where the file ends, and unpack it on the way.
 
-    The file stays when the network fails, for the next try; bytes that turn out wrong are removed.
+    The file stays when the network fails, for the next try; bytes that turn out wrong are removed.  Once it is whole
+    and on disk it is renamed to `whole`.
     """
-    registry = _registry(request)
+    from corral.image.blobs import BlobStream
+
+    found = [_registry(fields) for fields in request["registries"]]
     size = request["size"]
-    fd = os.open(request["blob"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = _open_partial(request["blob"])
     try:
         held = min(os.fstat(fd).st_size, size)
         os.ftruncate(fd, held)
-        network = registry.stream(request["digest"], size, held)
-        position = told = 0
-
-        def read() -> bytes:
-            nonlocal position, told
-            if position < held:  # what an earlier try left is digested and unpacked like the rest
-                data = os.pread(fd, min(_PIECE, held - position), position)
-            else:
-                data = network()
-                if not data:
-                    return b""
-                view = memoryview(data)
-                while view:
-                    view = view[os.pwrite(fd, view, position + len(data) - len(view)) :]
-            position += len(data)
-            if position - told >= _TELL_EVERY or position == size:
-                told = position
-                say({"progress": {"received": position}})
-            return data
-
+        network = BlobStream(found, request["digest"], size, held, request.get("urls") or (), _tell_waiting)
+        read = _recorded(fd, held, size, network.read)
         try:
-            result = layers.apply(read, request["layer"]) if request["layer"] else layers.measure(read)
+            result = _unpack(read, request)
         except errors.CorralError as error:
             if not isinstance(error, errors.Unavailable):
                 os.unlink(request["blob"])
@@ -131,14 +128,58 @@ def fetch(request: dict[str, Any], control: Control) -> dict[str, Any]:
             os.unlink(request["blob"])
             raise DigestMismatch(request["digest"], result.digest, "layer")
         os.fsync(fd)
+        os.rename(request["blob"], request["whole"])
     finally:
         os.close(fd)
-    return {**result.fields(), "session": registry.session}
+    return {**result.fields(), "session": found[-1].session}
+
+
+def _open_partial(path: str) -> int:
+    """The file, for us alone: a worker whose daemon was killed may hold it for a moment, or finish and rename it."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            if os.stat(path).st_ino == os.fstat(fd).st_ino:
+                return fd
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+
+
+def _recorded(fd: int, held: int, size: int, network: Callable[[], bytes]) -> Callable[[], bytes]:
+    """A source of what the file has (`held` bytes), then of what `network` brings, which is written to the file."""
+    position = 0
+    told = time.monotonic()
+
+    def read() -> bytes:
+        nonlocal position, told
+        if position < held:  # what an earlier try left is digested and unpacked like the rest
+            data = os.pread(fd, min(_PIECE, held - position), position)
+        else:
+            data = network()
+            if not data:
+                return b""
+            view = memoryview(data)
+            while view:
+                view = view[os.pwrite(fd, view, position + len(data) - len(view)) :]
+        position += len(data)
+        now = time.monotonic()
+        if now - told >= _TELL_EVERY_S or position == size:
+            told = now
+            say({"progress": {"received": position}})
+        return data
+
+    return read
+
+
+def _tell_waiting(seconds: int) -> None:
+    say({"progress": {"retry": seconds}})
 
 
 def document(request: dict[str, Any], control: Control) -> dict[str, Any]:
     """A manifest (`reference`) or a small blob (`digest`) of a registry, as text."""
-    registry = _registry(request)
+    registry = _registry(request["registry"])
     kind = ""
     if request.get("reference"):
         kind, data = registry.manifest(request["reference"])
@@ -147,6 +188,26 @@ def document(request: dict[str, Any], control: Control) -> dict[str, Any]:
     if request.get("digest"):
         verify(data, request["digest"], "manifest" if kind else "configuration")
     return {"type": kind, "data": data.decode("latin-1"), "session": registry.session}
+
+
+def tags(request: dict[str, Any], control: Control) -> dict[str, Any]:
+    """Every tag of a repository."""
+    registry = _registry(request["registry"])
+    return {"tags": registry.tags(), "session": registry.session}
+
+
+def login(request: dict[str, Any], control: Control) -> dict[str, Any]:
+    """Try credentials; `token` is an identity token to use in their place, or ""."""
+    from corral.image import visit
+
+    return {"token": visit.login(_registry(request["registry"]), request["registry"]["auth"])}
+
+
+def search(request: dict[str, Any], control: Control) -> dict[str, Any]:
+    """Repositories that a registry finds for `term`."""
+    from corral.image import visit
+
+    return {"found": visit.search(_registry(request["registry"]), request["term"], request["limit"])}
 
 
 def diff(request: dict[str, Any], control: Control) -> dict[str, Any]:
@@ -162,14 +223,14 @@ class _Sent:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._told = 0
+        self._told = 0.0
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._file.read(size)
-        position = self._file.tell()
-        if position - self._told >= _TELL_EVERY or not data:
-            self._told = position
-            say({"progress": {"sent": position}})
+        now = time.monotonic()
+        if now - self._told >= _TELL_EVERY_S or not data:
+            self._told = now
+            say({"progress": {"sent": self._file.tell()}})
         return data
 
     def seek(self, offset: int, /) -> int:
@@ -178,22 +239,46 @@ class _Sent:
 
 def upload(request: dict[str, Any], control: Control) -> dict[str, Any]:
     """Bring the file `blob` to a registry as `digest`; `state` is exists, mounted or pushed."""
-    registry = _registry(request)
+    from corral.image.registry import Retriable
+
+    registry = _registry(request["registry"])
+    origin = request.get("origin") or ""
+    if origin and origin not in registry.authorizer.sources:
+        registry.authorizer.sources.append(origin)
+    attempts = 0
+    while True:
+        try:
+            return {"state": _upload(registry, request, origin), "session": registry.session}
+        except Retriable as error:
+            attempts += 1
+            if attempts >= registry.attempts:
+                raise error.cause from error
+            pause_s = registry.retry_s * 2 ** (attempts - 1) if error.after_s is None else error.after_s
+            _pause(pause_s)
+
+
+def _upload(registry: Registry, request: dict[str, Any], origin: str) -> str:
     digest = request["digest"]
     if registry.has_blob(digest):
-        return {"state": "exists", "session": registry.session}
-    origin = request.get("origin") or ""
+        return "exists"
     location = registry.mount(digest, origin)
     if not location:
-        return {"state": "mounted", "session": registry.session}
+        return "mounted"
     with open(request["blob"], "rb", buffering=0) as file:
         registry.upload(location, digest, os.fstat(file.fileno()).st_size, _Sent(file))
-    return {"state": "pushed", "session": registry.session}
+    return "pushed"
+
+
+def _pause(seconds: float) -> None:
+    while seconds > 0:
+        _tell_waiting(max(1, round(seconds)))
+        time.sleep(min(1.0, seconds))
+        seconds -= 1.0
 
 
 def publish(request: dict[str, Any], control: Control) -> dict[str, Any]:
     """PUT the manifest in the file `blob` as `reference`."""
-    registry = _registry(request)
+    registry = _registry(request["registry"])
     with open(request["blob"], "rb") as file:
         registry.publish(request["reference"], request["type"], file.read())
     return {"session": registry.session}
@@ -202,16 +287,25 @@ def publish(request: dict[str, Any], control: Control) -> dict[str, Any]:
 _registries: dict[str, Any] = {}
 
 
-def _registry(request: dict[str, Any]) -> Registry:
-    """The client for a request's repository; kept, because its connections are."""
+def _registry(fields: dict[str, Any]) -> Registry:
+    """The client for a repository; kept, because its connections are."""
     from corral.image.registry import Registry
 
-    fields = request["registry"]
-    key = json.dumps(fields, sort_keys=True)
+    session = fields.get("session") or {}
+    key = json.dumps({**fields, "session": None}, sort_keys=True)
     if key not in _registries:
         _registries[key] = Registry(fields)
     found: Registry = _registries[key]
+    found.learn(session)
     return found
+
+
+def forget(request: dict[str, Any], control: Control) -> dict[str, Any]:
+    """Close all connections, and begin anew with the next request."""
+    for registry in _registries.values():
+        registry.close()
+    _registries.clear()
+    return {}
 
 
 def say(message: dict[str, Any]) -> None:
@@ -234,12 +328,25 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], Control], dict[str, Any]]] = {
     "upload": upload,
     "publish": publish,
     "verify": lambda request, control: verification.answer(request),
+    "tags": tags,
+    "login": login,
+    "search": search,
+    "forget": forget,
 }
+
+
+def _end_with_the_daemon() -> None:
+    """In a thread: end this process when nobody holds the other end of its input, whatever it is busy with."""
+    poll = select.poll()
+    poll.register(0, 0)
+    poll.poll()
+    os._exit(1)
 
 
 def main() -> int:
     """Serve requests until standard input ends."""
     control = Control()
+    _thread.start_new_thread(_end_with_the_daemon, ())
     while (request := control.request()) is not None:
         try:
             say({"result": _OPERATIONS[request["op"]](request, control)})

@@ -28,6 +28,12 @@ DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
 MANIFEST_TYPES = frozenset((OCI_MANIFEST, DOCKER_MANIFEST))
 INDEX_TYPES = frozenset((OCI_INDEX, DOCKER_LIST))
+# Some old tools described configurations as plain bytes.
+CONFIG_TYPES = frozenset((OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", ""))
+_NONDISTRIBUTABLE = (
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+)
 
 ANNOTATION_REF_NAME = "org.opencontainers.image.ref.name"
 ANNOTATION_IMAGE_NAME = "io.containerd.image.name"
@@ -55,6 +61,11 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     @property
     def is_index(self) -> bool:
         return self.media_type in INDEX_TYPES
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is a layer that registries must not be given: it is distributed from elsewhere."""
+        return self.media_type.startswith(_NONDISTRIBUTABLE)
 
     @property
     def is_attestation(self) -> bool:
@@ -214,6 +225,15 @@ def media_type_of(data: bytes) -> str:
     if "config" in fields and "layers" in fields:
         return OCI_MANIFEST
     raise InvalidImage("cannot read manifest: neither a manifest nor an index")
+
+
+def is_schema1(data: bytes) -> bool:
+    """Whether this is a manifest of Docker's first form, which has `fsLayers` and no configuration."""
+    try:
+        fields: Any = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return isinstance(fields, dict) and fields.get("schemaVersion") == 1
 
 
 def encode(document: Manifest | Index | ImageConfig | Descriptor) -> bytes:
