@@ -125,6 +125,12 @@ def test_manifests_that_are_refused(store: Store, config: dict[str, Any], count:
     assert store.images.list() == [] and store.leftovers() == []
 
 
+def test_other_digests(store: Store) -> None:
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": "sha512:" + "2" * 128, "size": 1}
+    with hostile(only_manifest(manifest_of(config))) as server, pytest.raises(CorralError, match="only sha256 digests"):
+        store.pull(f"{server.address}/x", "1")
+
+
 def test_layers_that_are_not_the_configurations(store: Store, image: tuple[str, dict[str, bytes]]) -> None:
     digest, blobs = image
     manifest = json.loads(blobs[digest])

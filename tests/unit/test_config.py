@@ -153,3 +153,30 @@ def test_any_file_is_read_or_refused(text: str) -> None:
         merge(parse_arguments([]), text)
     except ConfigError:
         return
+
+
+def test_registries() -> None:
+    found = config(
+        "--registry-mirror", "https://m", "--max-concurrent-downloads", "7",
+        file={
+            "proxies": {"https-proxy": "http://p:1", "no-proxy": "a,b"},
+            "registries": {"r.example": {"mirrors": ["https://m"]}},
+            "allow-nondistributable-artifacts": ["r.example"],
+        },
+    )  # fmt: skip
+    assert found.registry_mirrors == ("https://m",) and found.max_concurrent_downloads == 7
+    assert (found.http_proxy, found.https_proxy, found.no_proxy) == ("", "http://p:1", "a,b")
+    assert found.registries == {"r.example": {"mirrors": ["https://m"]}}
+    assert found.allow_nondistributable_artifacts == ("r.example",)
+
+
+@pytest.mark.parametrize("proxies", ["http://p", {"ftp-proxy": "p"}, {"http-proxy": 1}, []])
+def test_bad_proxies(proxies: object) -> None:
+    with pytest.raises(ConfigError, match="cannot use"):
+        config(file={"proxies": proxies})
+
+
+@pytest.mark.parametrize("registries", [[], {"r.example": "https://m"}])
+def test_bad_registries(registries: object) -> None:
+    with pytest.raises(ConfigError, match="cannot use"):
+        config(file={"registries": registries})

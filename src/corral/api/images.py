@@ -14,7 +14,6 @@ from corral.api.services import Services
 from corral.engine import commit as commits
 from corral.engine import filters as matching
 from corral.errors import CorralError
-from corral.image import remote
 from corral.image.model import User
 from corral.oci import reference
 from corral.wire.containers import ContainerConfig
@@ -62,6 +61,8 @@ async def create(services: Services, request: Request) -> Answer:
     source, name, tag = query.text("fromSrc"), query.text("fromImage"), query.text("tag")
     platform = query.text("platform") or None
     if source:
+        from corral.image import remote  # brings an HTTP client along, which few daemons ever need
+
         url = "" if source == "-" else remote.address(source)
 
         async def work(progress: Progress) -> None:

@@ -244,6 +244,7 @@ class Images:
         say = relay(progress)
 
         def work(stop: Stop) -> tuple[Descriptor, bool]:
+            self.content.forget_old_partials()
             with self._transfers.visit(), self._arrival() as (_, installer):
                 puller = Puller(self.content, self.snapshots, self._transfers, installer, sources, stop, say)
                 descriptor, new = puller.pull(parsed, wanted, platform is not None)

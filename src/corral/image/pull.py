@@ -15,10 +15,10 @@ from corral.image.bridge import Stop
 from corral.image.crew import Crew
 from corral.image.install import Arrived, Installer, LayerCountMismatch
 from corral.image.model import NoSuchPlatform
-from corral.image.refusals import ConfigurationSize, NotAnImage, Schema1
+from corral.image.refusals import ConfigurationSize, NotAnImage, Schema1, UnsupportedDigest
 from corral.image.transfers import Order, Transfers, Watch
 from corral.oci import image as oci
-from corral.oci.digest import ChainID, Digest, chain_ids, digest_of, hex_of, verify
+from corral.oci.digest import ChainID, Digest, algorithm_of, chain_ids, digest_of, hex_of, verify
 from corral.oci.platform import Platform, best
 from corral.oci.reference import Reference
 from corral.store.content import Content
@@ -86,6 +86,9 @@ class Puller:
             digest = self._installer.document(target)
             data = self._one_manifest(crew, target, platform, reference, explicit)
             manifest = oci.parse_manifest(data)
+            for content in (manifest.config, *manifest.layers):
+                if algorithm_of(content.digest) != "sha256":
+                    raise UnsupportedDigest(content.digest)
             raw = self._config(crew, manifest.config)
         config = oci.parse_config(raw)
         if explicit and best(platform, [config.platform], lambda found: found) is None:

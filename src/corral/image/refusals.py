@@ -102,6 +102,13 @@ class ConfigurationSize(InvalidParameter):
         super().__init__(f"cannot read image configuration: {size} bytes are more than {DOCUMENT_MAX_BYTES}")
 
 
+class UnsupportedDigest(Unsupported):
+    """Content that is named by another digest than sha256."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"cannot pull {digest}: only sha256 digests are supported")
+
+
 class TooManyTags(InvalidParameter):
     """A repository beyond what one `pull --all-tags` brings."""
 

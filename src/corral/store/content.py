@@ -6,6 +6,7 @@
         blobs/sha256/<hex>      content, complete and verified; never changed
         ingest/<n>              content on its way in; emptied when the store opens
         partial/<hex>           the beginning of a blob whose transfer broke off; kept a week for another try
+        partial/<hex>.whole     a blob that is all here, of an image that is not; kept as long
 
 A blob is written into `ingest`, brought to disk, renamed, and its directory brought to disk (`sync`) before any
 record that names it is committed.  So whatever happens, a blob in `blobs` is whole, and a record's blobs exist.
@@ -54,17 +55,19 @@ class Content:
         shutil.rmtree(self._ingest, ignore_errors=True)
         os.makedirs(self._ingest, mode=0o700)
         os.makedirs(self.partial, mode=0o700, exist_ok=True)
-        self._forget_old_partials()
+        self.forget_old_partials()
         layout = os.path.join(root, "oci-layout")
         if not os.path.exists(layout):
             files.write_atomic(layout, _LAYOUT, 0o644)
 
-    def _forget_old_partials(self) -> None:
+    def forget_old_partials(self) -> None:
+        """Drop what nobody has come back for."""
         oldest = time.time() - _PARTIAL_MAX_AGE_S
         with os.scandir(self.partial) as found:
             for entry in found:
-                if entry.stat().st_mtime < oldest:
-                    os.unlink(entry.path)
+                with contextlib.suppress(FileNotFoundError):  # a pull may take it away meanwhile
+                    if entry.stat().st_mtime < oldest:
+                        os.unlink(entry.path)
 
     def path(self, digest: str) -> str:
         """Where the blob is or would be; raises InvalidDigest, so that no path is made of anything else."""
