@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,10 @@ from typing import Any
 import docker
 import pytest
 
+from tests.support import images as made
+from tests.support import wait
 from tests.support.daemon import IMAGE, Daemon, Engine
-from tests.support.hostile import Answer, Hostile, hostile
+from tests.support.hostile import Answer, Gate, Hostile, hostile
 from tests.support.registry import PROGRAM, registry
 
 pytestmark = [
@@ -160,3 +164,71 @@ def test_settings_of_registries(new_daemon: Any) -> None:
     assert found["IndexConfigs"]["old.example:5000"]["Secure"] is False
     assert found["IndexConfigs"]["r.example"]["Mirrors"] == ["http://near.example/r"]
     assert info["HttpsProxy"] == "http://xxxxx:xxxxx@proxy.example:3128" and info["NoProxy"] == "10.0.0.0/8"
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[str, dict[str, bytes]]:
+    """An image with a layer of some megabytes: manifest digest and blobs."""
+    layer = made.tar_of([made.member("big", random.Random(2).randbytes(3_000_000))])
+    descriptor, blobs = made.oci_blobs([layer], compress=False)
+    return str(descriptor["digest"]), blobs
+
+
+def test_hanging_up_stops_the_transfer_unless_somebody_waits(daemon: Daemon, large: tuple[str, Any]) -> None:
+    digest, blobs = large
+    gate = Gate(blobs, digest)
+    partial = Path(daemon.data_root, "image/partial", gate.big[7:])
+    with contextlib.ExitStack() as stack:
+        with daemon.space.inside():
+            server = stack.enter_context(hostile(gate))
+        stack.callback(gate.opened.set)
+        name = f"{server.address}/herd/gate:1"
+        stack.callback(daemon.docker, "rmi", "-f", name)
+        first, second = daemon.popen("pull", name), daemon.popen("pull", name)
+        assert gate.reached.wait(60)
+        assert first.stdout is not None and second.stdout is not None
+        for process in (first, second):
+            while b"Pulling fs layer" not in process.stdout.readline():  # type: ignore[union-attr]
+                assert process.poll() is None
+        wait.until(lambda: partial.exists() and partial.stat().st_size > 0, 60)
+        first.terminate()
+        first.communicate()
+        gate.opened.set()
+        out, error = second.communicate(timeout=60)
+        assert second.returncode == 0, error
+        assert b"Pull complete" in out
+        assert gate.asked == [""] and image_of(daemon, name) == digest
+
+
+def test_a_pull_goes_on_after_the_daemon_was_killed(own_daemon: Daemon, large: tuple[str, Any]) -> None:
+    digest, blobs = large
+    gate = Gate(blobs, digest)
+    partial = Path(own_daemon.data_root, "image/partial", gate.big[7:])
+    with contextlib.ExitStack() as stack:
+        with own_daemon.space.inside():
+            server = stack.enter_context(hostile(gate))
+        stack.callback(gate.opened.set)
+        name = f"{server.address}/herd/gate:1"
+        pulling = own_daemon.popen("pull", name)
+        assert gate.reached.wait(60)
+        wait.until(lambda: partial.exists() and partial.stat().st_size > 0, 60)
+        own_daemon.end(signal.SIGKILL)
+        pulling.communicate(timeout=60)
+        workers = "corral.image.worker"
+        wait.until(lambda: not [pid for pid in own_daemon.processes() if workers in command_of(pid)], 30)
+        gate.opened.set()
+        own_daemon.launch()
+        assert "Downloaded newer image" in own_daemon.output("pull", name)
+        assert image_of(own_daemon, name) == digest
+        assert len(gate.asked) == 2 and gate.asked[1].startswith("bytes=")
+
+
+def image_of(engine: Engine, name: str) -> str:
+    return engine.output("image", "inspect", "-f", "{{.Id}}", name)
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""

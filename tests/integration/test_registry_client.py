@@ -25,7 +25,7 @@ from corral.image.registries import Entry, Limits, Registries
 from tests.support import images as made
 from tests.support import registry as registries
 from tests.support import wait
-from tests.support.hostile import Answer, Hostile, hostile, serve
+from tests.support.hostile import Answer, Gate, Hostile, hostile, serve, whole
 from tests.support.images import member, tar_of
 from tests.support.stores import Store
 
@@ -66,16 +66,6 @@ def status(code: int, **headers: str) -> Answer:
 
 def only_manifest(data: bytes) -> Respond:
     return lambda request: document(data) if "/manifests/" in request.path else status(200)
-
-
-def whole(blobs: dict[str, bytes], request: Hostile) -> Answer:
-    """A blob as an orderly server gives it, ranges too."""
-    data = blobs[request.path.rpartition("/")[2]]
-    wanted = request.headers.get("Range")
-    if not wanted:
-        return 200, {}, data, len(data)
-    start = int(wanted[6:].partition("-")[0])
-    return 206, {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}, data[start:], len(data)
 
 
 # --- what cannot be an image ----------------------------------------------------------------------------------
@@ -341,37 +331,6 @@ def test_a_blob_that_drips(tmp_path: Path, image: tuple[str, dict[str, bytes]]) 
 
 
 # --- sharing and cancelling -----------------------------------------------------------------------------------
-
-
-class Gate:
-    """A registry whose big blob comes in half until it is opened; counts who asked for it."""
-
-    def __init__(self, blobs: dict[str, bytes], digest: str) -> None:
-        self._good = serve(blobs, digest)
-        self._blobs = blobs
-        self.big = next(name for name, data in blobs.items() if len(data) > 2_000_000)
-        self.asked: list[str] = []
-        self.reached = threading.Event()
-        self.opened = threading.Event()
-
-    def __call__(self, request: Hostile) -> Answer:
-        if not request.path.endswith(self.big):
-            return self._good(request)
-        self.asked.append(request.headers.get("Range", ""))
-        code, headers, body, _ = whole(self._blobs, request)
-        if not self.opened.is_set():
-            request.send_response(code)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                request.send_header(name, value)
-            request.end_headers()
-            request.wfile.write(body[: len(body) // 2])
-            request.wfile.flush()
-            self.reached.set()
-            self.opened.wait(60)
-            request.wfile.write(body[len(body) // 2 :])
-            request.close_connection = True
-            raise ConnectionAbortedError  # answered already
-        return code, headers, body, len(body)
 
 
 @pytest.fixture
