@@ -745,6 +745,21 @@ def test_an_upload_that_breaks_is_made_again(store: Store, layers: list[bytes]) 
     assert len(sink.blobs) == 3 and "Retrying in 1 second" in store.statuses()
 
 
+def test_a_server_that_hangs_up_on_long_requests(store: Store, layers: list[bytes]) -> None:
+    """As some proxies do: no answer, the connection is gone."""
+
+    def refuse(request: Hostile) -> Answer | None:
+        if request.command == "PUT" and len(request.body) > 1_000_000 and "/blobs/" in request.path:
+            raise ConnectionAbortedError
+        return None
+
+    sink = Sink(refuse)
+    with hostile(sink) as server:
+        loaded(store, f"{server.address}/x:1", layers)
+        store.push(f"{server.address}/x:1")
+    assert len(sink.blobs) == 3 and "1" in sink.manifests
+
+
 def test_a_push_that_is_denied(store: Store, layers: list[bytes]) -> None:
     body = b'{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}'
     sink = Sink(lambda request: (403, {}, body, len(body)) if request.command == "POST" else None)

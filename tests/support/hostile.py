@@ -20,7 +20,11 @@ class Hostile(http.server.BaseHTTPRequestHandler):
         plan: Any = self.server
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         plan.requests.append((self.path, dict(self.headers)))
-        status, headers, body, sent = plan.answer(self)
+        try:
+            status, headers, body, sent = plan.answer(self)
+        except ConnectionAbortedError:
+            self.close_connection = True
+            return
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

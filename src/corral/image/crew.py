@@ -125,6 +125,11 @@ class Crew:
             worker.process.kill()
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it has no worker (yet, or any more)."""
+        return not self._workers
+
+    @property
     def is_stopped(self) -> bool:
         return self._stopped
 

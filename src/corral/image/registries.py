@@ -110,6 +110,7 @@ class Registries:
             "repository": endpoint.repository,
             "shown": endpoint.shown,
             "scheme": endpoint.scheme,
+            "mirror": endpoint.is_mirror,
             "auth": dict(endpoint.auth),
             "insecure": endpoint.insecure,
             "networks": list(self.networks),

@@ -85,6 +85,7 @@ class Registry:
         self.retry_s: float = fields.get("retry_s", 2.0)
         self.timeout_s: float = fields.get("timeout_s") or 60.0
         self._actions: str = fields.get("scope") or "pull"
+        self._tries = 1 if fields.get("mirror") else ATTEMPTS  # of a document: there is somebody else to ask
         self._transport = Transport(
             self.host,
             insecure=self._insecure,
@@ -225,7 +226,7 @@ class Registry:
         return self._redirect(self.url(path), location)
 
     def upload(self, location: str, digest: str, size: int, body: File) -> None:
-        """Send a blob's bytes to where `mount` said: in one request, or in chunks where the registry wants them.
+        """Send a blob's bytes to where `mount` said, in one request; in chunks if the registry does not take that.
 
         Raises Retriable for what another upload may do better.
         """
@@ -236,11 +237,12 @@ class Registry:
             self.close()
             raise Retriable(RegistryUnreachable(location, error, "Put")) from error
         if answer.status in _NO_WHOLE_UPLOAD:
-            self._upload_chunks(self.mount(digest, ""), digest, size, body)
+            self.upload_chunks(self.mount(digest, ""), digest, size, body)
         elif answer.status != 201:
             raise self._upload_failure(answer)
 
-    def _upload_chunks(self, location: str, digest: str, size: int, body: File) -> None:
+    def upload_chunks(self, location: str, digest: str, size: int, body: File) -> None:
+        """As `upload`, in several requests: what stands between us and the registry may not let long ones pass."""
         body.seek(0)
         position = 0
         try:
@@ -286,8 +288,8 @@ class Registry:
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> Answer:
         """A request whose answer is a document; retries what is worth retrying."""
-        for attempt in range(ATTEMPTS):
-            last = attempt == ATTEMPTS - 1
+        for attempt in range(self._tries):
+            last = attempt == self._tries - 1
             back_off_s = _BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)] * min(self.retry_s, 1)
             try:
                 answer = self.finish(self._open(method, self.url(path), headers or {}, body))

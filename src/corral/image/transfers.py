@@ -154,7 +154,7 @@ class Transfers:
                 crew.shrink()
             with self._changed:
                 self._seats -= 1
-                keep = keep and self._visitors > 0
+                keep = keep and self._visitors > 0 and not crew.is_empty
                 if keep:
                     self._idle.append(crew)
                     self._changed.notify_all()

@@ -101,7 +101,7 @@ class Transport:
         connection = known or self._connect(parts.scheme, parts.netloc, proxy)
         self._connections[key] = connection
         try:
-            connection.request(method, path, body, sent)
+            _request(connection, method, path, body, sent)
             if connection.sock is not None:
                 connection.sock.settimeout(self._timeout_s * patience)
             with deadline(self._timeout_s * patience):
@@ -167,6 +167,17 @@ class Transport:
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
+
+
+def _request(
+    connection: http.client.HTTPConnection, method: str, path: str, body: Body, headers: Mapping[str, str]
+) -> None:
+    """Send; a server that has answered and closed before it took the whole body may still be heard."""
+    try:
+        connection.request(method, path, body, headers)
+    except (BrokenPipeError, ConnectionResetError):
+        if not body:
+            raise
 
 
 def is_loopback(host: str) -> bool:

@@ -112,7 +112,7 @@ def fetch(request: dict[str, Any], control: Control) -> dict[str, Any]:
 
     found = [_registry(fields) for fields in request["registries"]]
     size = request["size"]
-    fd = _open_partial(request["blob"])
+    fd = _open_partial(request["blob"], request["whole"])
     try:
         held = min(os.fstat(fd).st_size, size)
         os.ftruncate(fd, held)
@@ -134,7 +134,7 @@ def fetch(request: dict[str, Any], control: Control) -> dict[str, Any]:
     return {**result.fields(), "session": found[-1].session}
 
 
-def _open_partial(path: str) -> int:
+def _open_partial(path: str, whole: str) -> int:
     """The file, for us alone: a worker whose daemon was killed may hold it for a moment, or finish and rename it."""
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -145,6 +145,8 @@ def _open_partial(path: str) -> int:
         except FileNotFoundError:
             pass
         os.close(fd)
+        if os.path.exists(whole):
+            os.rename(whole, path)
 
 
 def _recorded(fd: int, held: int, size: int, network: Callable[[], bytes]) -> Callable[[], bytes]:
@@ -248,7 +250,7 @@ def upload(request: dict[str, Any], control: Control) -> dict[str, Any]:
     attempts = 0
     while True:
         try:
-            return {"state": _upload(registry, request, origin), "session": registry.session}
+            return {"state": _upload(registry, request, origin, attempts > 0), "session": registry.session}
         except Retriable as error:
             attempts += 1
             if attempts >= registry.attempts:
@@ -257,7 +259,7 @@ def upload(request: dict[str, Any], control: Control) -> dict[str, Any]:
             _pause(pause_s)
 
 
-def _upload(registry: Registry, request: dict[str, Any], origin: str) -> str:
+def _upload(registry: Registry, request: dict[str, Any], origin: str, again: bool) -> str:
     digest = request["digest"]
     if registry.has_blob(digest):
         return "exists"
@@ -265,7 +267,8 @@ def _upload(registry: Registry, request: dict[str, Any], origin: str) -> str:
     if not location:
         return "mounted"
     with open(request["blob"], "rb", buffering=0) as file:
-        registry.upload(location, digest, os.fstat(file.fileno()).st_size, _Sent(file))
+        send = registry.upload_chunks if again else registry.upload
+        send(location, digest, os.fstat(file.fileno()).st_size, _Sent(file))
     return "pushed"
 
 
