@@ -232,3 +232,18 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return ""
+
+
+def test_a_daemon_that_is_told_to_stop_does_not_wait_for_registries(own_daemon: Daemon, large: tuple[str, Any]) -> None:
+    digest, blobs = large
+    gate = Gate(blobs, digest)
+    with contextlib.ExitStack() as stack:
+        with own_daemon.space.inside():
+            server = stack.enter_context(hostile(gate))
+        stack.callback(gate.opened.set)
+        pulling = own_daemon.popen("pull", f"{server.address}/herd/gate:1")
+        assert gate.reached.wait(60)
+        own_daemon.end(signal.SIGTERM)  # waits for its end, with a deadline
+        pulling.communicate(timeout=60)
+        assert "Traceback" not in own_daemon.log()
+        own_daemon.launch()

@@ -498,6 +498,23 @@ def test_pull_over_tls(store: Store, small: list[bytes], tmp_path: Path) -> None
             store.pull(f"{address}/t/a", "1")
 
 
+def test_a_client_certificate(store: Store, small: list[bytes], tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    certs = tmp_path / "certs.d"
+    store.images.registries = Registries(certs=(str(tmp_path / "none"), str(certs)), retry_s=0.01)
+    with registries.registry(tls=(certificate, key), clients=certificate) as address:
+        with pytest.raises(Unavailable):
+            store.pull(f"{address}/t/a", "1")
+        folder = certs / address
+        folder.mkdir(parents=True)
+        for source, name in ((certificate, "ca.crt"), (certificate, "client.cert"), (key, "client.key")):
+            shutil.copy(source, folder / name)
+        store.load(made.docker_archive(small, [f"{address}/t/a:1"]))
+        store.push(f"{address}/t/a", "1")
+        store.remove(f"{address}/t/a:1")
+        assert store.pull(f"{address}/t/a", "1").diff_ids == tuple(made.digest(layer) for layer in small)
+
+
 CRASHING = """
 import asyncio, sys
 from corral.image.images import Images

@@ -25,12 +25,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def registry(extra: str = "", tls: tuple[str, str] | None = None) -> Iterator[str]:
-    """`host:port` of a running registry with an empty store; `extra` is YAML, `tls` certificate and key."""
+def registry(extra: str = "", tls: tuple[str, str] | None = None, clients: str = "") -> Iterator[str]:
+    """`host:port` of a running registry with an empty store; `extra` is YAML, `tls` certificate and key.
+
+    `clients` is the authority that must have signed the clients' certificates.
+    """
     assert PROGRAM is not None, "docker-registry is not installed"
     root = tempfile.mkdtemp(prefix="registry-")
     address = f"127.0.0.1:{free_port()}"
-    certificate = f"  tls: {{certificate: {tls[0]}, key: {tls[1]}}}\n" if tls else ""
+    wanted = f", clientcas: [{clients}]" if clients else ""
+    certificate = f"  tls: {{certificate: {tls[0]}, key: {tls[1]}{wanted}}}\n" if tls else ""
     config = os.path.join(root, "config.yml")
     with open(config, "w") as file:
         file.write(
