@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import json
 import os
@@ -450,6 +451,69 @@ def test_one_layer_of_several_images_comes_once(store: Store, layers: list[bytes
     with hostile(answer) as server:
         assert len(set(asyncio.run(work(server.address)))) == 2
     assert gate.asked == [""]
+
+
+class Crowd:
+    """Clients that pull images with layers in common, give some up midway, and remove what they got."""
+
+    def __init__(self, store: Store, address: str, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.images = store.images
+        self.address = address
+        self.ids: list[str] = []
+        self.done = 0
+        base = [tar_of([member(f"b{n}", self.rng.randbytes(self.rng.randrange(1000, 800_000)))]) for n in range(3)]
+        for n in range(4):
+            own = tar_of([member(f"own{n}", self.rng.randbytes(200_000))])
+            # The last one has the same blobs on other stacks.
+            layers = [*base[: self.rng.randrange(1, 4)], own] if n < 3 else [*reversed(base), base[0], own]
+            descriptor, blobs = made.oci_blobs(layers)
+            registries.push_image(address, f"crowd/{n}", "1", descriptor, blobs)
+            self.ids.append(str(descriptor["digest"]))
+
+    async def client(self) -> None:
+        for _ in range(6):
+            await self.pull(self.rng.randrange(4))
+
+    async def pull(self, number: int) -> None:
+        name = f"{self.address}/crowd/{number}:1"
+        left = self.rng.randrange(40)
+
+        def watch(_: dict[str, Any]) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                task.cancel()
+
+        task = asyncio.create_task(self.images.pull(name, progress=watch))
+        try:
+            assert (await task).id == self.ids[number]
+            self.done += 1
+        except asyncio.CancelledError:
+            pass
+        if self.rng.random() < 0.5:
+            with contextlib.suppress(NotFound):
+                await self.images.remove(name, force=True)
+
+    async def work(self) -> None:
+        await asyncio.gather(*(self.client() for _ in range(6)))
+
+
+@pytest.mark.skipif(registries.PROGRAM is None, reason="docker-registry is not installed")
+def test_a_crowd(store: Store) -> None:
+    with registries.registry() as address:
+        crowd = Crowd(store, address, random.SystemRandom().randrange(10**9))
+        asyncio.run(crowd.work())
+        assert crowd.done
+        for number in range(4):
+            assert store.pull(f"{address}/crowd/{number}", "1").id == crowd.ids[number]
+        for image in store.images.list():
+            store.remove(image.id, force=True)
+        asyncio.run(store.images.collect())
+    kept = {name.removesuffix(".whole") for name in os.listdir(os.path.join(store.root, "image/partial"))}
+    assert {name.removesuffix(".whole") for name in store.leftovers()} <= kept
+    transfers = store.images._transfers
+    assert (transfers._live, transfers._busy, transfers._at_work, transfers._seats) == ({}, set(), 0, 0)
 
 
 # --- mirrors, accounts, passwords -----------------------------------------------------------------------------

@@ -90,6 +90,12 @@ class Catalog:
                 del after[name]
             self._replace(after)
 
+    def name(self, name: str, descriptor: oci.Descriptor, platform: Platform | None) -> Image:
+        """Point one name, and the image it names then; nobody can take the name away in between."""
+        with self._lock:
+            self.point([name], descriptor)
+            return self.image(descriptor.digest, platform, name)
+
     def drop(self, names: Iterable[str], keep_dangling: str = "") -> None:
         """Remove names durably; the target `keep_dangling` stays as a dangling image if it loses its last one."""
         with self._lock:

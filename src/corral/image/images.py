@@ -243,20 +243,20 @@ class Images:
         sources = self._sources(parsed, auth)
         say = relay(progress)
 
-        def work(stop: Stop) -> tuple[Descriptor, bool]:
+        def work(stop: Stop) -> tuple[Image, bool]:
             self.content.forget_old_partials()
             with self._transfers.visit(), self._arrival() as (_, installer):
                 puller = Puller(self.content, self.snapshots, self._transfers, installer, sources, stop, say)
                 descriptor, new = puller.pull(parsed, wanted, platform is not None)
                 old = self.catalog.target(parsed.canonical)
-                self.catalog.point([parsed.canonical], descriptor)
-                self._seen.note(parsed.domain, parsed.path, self.catalog.reach(descriptor.digest).blobs)
-                return descriptor, new or old is None or old.digest != descriptor.digest
+                image = self.catalog.name(parsed.canonical, descriptor, wanted if platform else None)
+                self._seen.note(parsed.domain, parsed.path, self.catalog.reach(image.id).blobs)
+                return image, new or old is None or old.digest != image.id
 
-        descriptor, new = await in_thread(work)
-        progress({"status": f"Digest: {descriptor.digest}"})
+        image, new = await in_thread(work)
+        progress({"status": f"Digest: {image.id}"})
         self._events("pull", parsed.familiar, {"name": parsed.familiar_name})
-        return self.catalog.image(descriptor.digest, wanted if platform else None, parsed.familiar), new
+        return image, new
 
     @staticmethod
     def _complete(ref: str, tag: str) -> reference.Reference:

@@ -272,17 +272,28 @@ class Transfers:
             transfer.crew = crew
         layer = transfer.order.layer
         whole = self._path(layer.digest) + ".whole"
-        if self._content.has(layer.digest):
-            self._unpack(transfer, crew, self._content.path(layer.digest))
-            return
-        if os.path.exists(whole):
-            with suppress(errors.DataLoss, errors.InvalidParameter):
-                self._unpack(transfer, crew, whole)
-                transfer.arrived.path = whole
+        while path := self._stored(layer.digest, whole):
+            try:
+                self._unpack(transfer, crew, path)
+                transfer.arrived.path = whole if path == whole else ""
                 return
-            os.unlink(whole)
+            except (errors.DataLoss, errors.InvalidParameter):
+                if path != whole:
+                    raise
+                with suppress(FileNotFoundError):
+                    os.unlink(whole)
+            except errors.System:
+                if os.path.exists(path):
+                    raise
+                # Another pull has installed it meanwhile: it is in the store now.
             self._abandon(transfer)
         self._fetch(transfer, crew, whole)
+
+    def _stored(self, digest: str, whole: str) -> str:
+        """Where all of a blob is, "" for nowhere."""
+        if self._content.has(digest):
+            return self._content.path(digest)
+        return whole if os.path.exists(whole) else ""
 
     def _path(self, digest: str) -> str:
         return os.path.join(self._content.partial, hex_of(digest))
