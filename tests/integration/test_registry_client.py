@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,19 @@ def test_a_peer_that_is_slow_on_purpose(tmp_path: Path, first: bytes, drop: byte
             store.pull(f"{address}/x", "1")
     finally:
         store.close()
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\nX-A: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"])
+def test_a_slow_peer_in_a_thread(first: bytes) -> None:
+    """Where no signal can interrupt: a registry that caches another one asks it from its threads."""
+    from corral.image.registry import Registry
+
+    with dripping(first, b"a") as address, ThreadPoolExecutor(1) as threads:
+        fields = {"host": address, "repository": "x", "shown": "x", "scheme": "http", "timeout_s": 0.3, "mirror": True}
+        registry = Registry(fields)
+        with pytest.raises(Unavailable, match="timeout"):
+            threads.submit(registry.manifest, "1").result(60)
+        registry.close()
 
 
 def test_a_blob_that_drips(tmp_path: Path, image: tuple[str, dict[str, bytes]]) -> None:

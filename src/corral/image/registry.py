@@ -1,9 +1,10 @@
 """A client of the distribution API (OCI distribution specification 1.1, Docker Registry HTTP API V2).
 
-It runs in worker processes only, so it is synchronous, on the standard library's `http.client`, and an idle daemon
-has loaded none of it.  Everything a registry says is bounded before it is believed: documents in size, redirects in
-number, silence in time.  Credentials go to the registry's own host and to the token server that it names, never along
-a redirect to another host, and never in plain text to a host that is not this machine or declared insecure.
+It runs in worker processes, and in threads of a registry that caches another one: synchronous, on the standard
+library's `http.client`, and an idle daemon has loaded none of it.  Everything a registry says is bounded before it is
+believed: documents in size, redirects in number, silence in time.  Credentials go to the registry's own host and to
+the token server that it names, never along a redirect to another host, and never in plain text to a host that is not
+this machine or declared insecure.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class Registry:
         )
         self.authorizer = Authorizer(fields.get("auth") or {}, self._actions, self._insecure)
         self._scheme: str = fields.get("scheme") or ""
+        self.learn(fields.get("session") or {})
 
     @property
     def session(self) -> dict[str, Any]:
@@ -316,13 +318,27 @@ class Registry:
         """Read an answer that is a document, within bounds of size and time."""
         limit = DOCUMENT_MAX_BYTES if response.status < 300 else _ERROR_MAX_BYTES
         with deadline(self.timeout_s):
-            body = response.read(limit + 1)
+            body = self._read(response, limit + 1)
         if len(body) > limit:
             self.close()
             if response.status < 300:
                 raise DocumentTooLarge
             body = b""
         return Answer(response.status, response.headers, body)
+
+    def _read(self, response: http.client.HTTPResponse, limit: int) -> bytes:
+        """At most `limit` bytes of a body, piece by piece, so that time is looked at where no alarm can ring."""
+        began = time.monotonic()
+        body = bytearray()
+        while len(body) < limit and (data := response.read1(limit - len(body))):
+            body += data
+            if time.monotonic() - began > self.timeout_s:
+                raise SlowPeer
+        if len(body) < limit:
+            if response.length:
+                raise http.client.IncompleteRead(b"", response.length)
+            response.read(1)  # lets the connection see the end, and be used again
+        return bytes(body)
 
     def url(self, path: str) -> str:
         """The address of a path at the registry."""
@@ -412,7 +428,8 @@ def position_at(response: http.client.HTTPResponse, digest: str, size: int, offs
     """The response to a request for bytes from `offset` on, its next byte being that one."""
     start = 0
     if response.status == 206:
-        found = re.match(r"bytes\s+(\d+)-", response.headers.get("Content-Range") or "")
+        # Without Content-Range (an error, RFC 9110 14.4) it is taken for what was asked for: the digest will tell.
+        found = re.match(r"bytes\s+(\d+)-", response.headers.get("Content-Range") or f"bytes {offset}-")
         start = int(found.group(1)) if found else -1
         if start != offset:
             response.close()

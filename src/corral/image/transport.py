@@ -14,7 +14,7 @@ import signal
 import socket
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from corral.image.refusals import MissingClientKey, UnusableProxy
@@ -45,19 +45,53 @@ class SlowPeer(TimeoutError):
 
 
 @contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Raise SlowPeer in the block, whatever it waits for, after `seconds`.  For the main thread."""
+def deadline(seconds: float, connection: http.client.HTTPConnection | None = None) -> Iterator[None]:
+    """Raise SlowPeer in the block, whatever it waits for, after `seconds`.
+
+    In a thread, where no signal can interrupt, by shutting down what `connection` reads from.
+    """
 
     def expire(*_: object) -> None:
         raise SlowPeer
 
-    before = signal.signal(signal.SIGALRM, expire)
+    try:
+        before = signal.signal(signal.SIGALRM, expire)
+    except ValueError:  # not the main thread: a worker's only one is, a registry's that fetches from upstream is not
+        with _shut_down_after(seconds, connection):
+            yield
+        return
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _shut_down_after(seconds: float, connection: http.client.HTTPConnection | None) -> Iterator[None]:
+    import threading
+
+    expired = threading.Event()
+    sock = connection.sock if connection is not None else None
+
+    def expire() -> None:
+        expired.set()
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise (SlowPeer() if expired.is_set() else error) from error
+    finally:
+        timer.cancel()
+    if expired.is_set():  # what was cut short may look like an answer
+        raise SlowPeer
 
 
 class Transport:
@@ -104,7 +138,7 @@ class Transport:
             _request(connection, method, path, body, sent)
             if connection.sock is not None:
                 connection.sock.settimeout(self._timeout_s * patience)
-            with deadline(self._timeout_s * patience):
+            with deadline(self._timeout_s * patience, connection):
                 return connection.getresponse()
         except (http.client.HTTPException, OSError) as error:
             connection.close()

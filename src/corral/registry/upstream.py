@@ -20,6 +20,7 @@ import msgspec
 
 from corral.errors import CorralError, Unavailable
 from corral.image import refusals as client
+from corral.image.blobs import BlobStream
 from corral.image.registry import Registry
 from corral.oci.digest import Digest, algorithm_of
 from corral.registry import names
@@ -264,8 +265,8 @@ class Upstream:
         while data := os.pread(fd, _PIECE, offset):
             value.update(data)
             offset += len(data)
-        read = registry.stream(digest, size, offset)
-        while data := read():
+        stream = BlobStream([registry], digest, size, offset, (), lambda _: None)
+        while data := stream.read():
             os.pwrite(fd, data, offset)
             value.update(data)
             offset += len(data)
