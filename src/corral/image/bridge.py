@@ -32,12 +32,15 @@ class Stop:
         self.is_set = False
 
     def set(self) -> None:
-        """Stop: calls what `on` has registered."""
+        """Stop: calls what `on` has registered.
+
+        Under the lock: once a block of `on` has ended its callback is not running, and what it would stop may belong
+        to somebody else.
+        """
         with self._lock:
             self.is_set = True
-            callbacks = list(self._callbacks)
-        for callback in callbacks:
-            callback()
+            for callback in self._callbacks:
+                callback()
 
     @contextmanager
     def on(self, callback: Callable[[], None]) -> Iterator[None]:

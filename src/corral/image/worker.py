@@ -139,14 +139,14 @@ def _open_partial(path: str, whole: str) -> int:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.path.exists(whole):
+            os.rename(whole, path)
         try:
             if os.stat(path).st_ino == os.fstat(fd).st_ino:
                 return fd
         except FileNotFoundError:
             pass
         os.close(fd)
-        if os.path.exists(whole):
-            os.rename(whole, path)
 
 
 def _recorded(fd: int, held: int, size: int, network: Callable[[], bytes]) -> Callable[[], bytes]:
