@@ -71,6 +71,7 @@ class Config:
     log_driver: str = "json-file"
     log_opts: Mapping[str, str] | None = None
     log_level: str = "info"
+    metrics_addr: str = ""
     default_runtime: str = "corral"
     runtimes: Mapping[str, Any] | None = None
     default_shm_size: str = "64M"

@@ -7,22 +7,22 @@ import contextlib
 import dataclasses
 import fcntl
 import gc
-import grp
+import json
 import logging
 import os
 import resource
 import signal
-import socket
-import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from corral.api import listeners
+from corral.api.metrics import Metrics
 from corral.api.router import Router
 from corral.api.routes import ROUTES
 from corral.api.server import Server
 from corral.api.services import Services
-from corral.config import Config, ConfigError, merge, parse_arguments
-from corral.engine import filesystem, probe, profiles, recover, seccomp
+from corral.config import Arguments, Config, ConfigError, merge, parse_arguments
+from corral.engine import filesystem, probe, profiles, recover, seccomp, system
 from corral.engine.containers import Containers
 from corral.engine.context import Engine, Paths
 from corral.engine.eventlog import EventLog
@@ -42,8 +42,6 @@ from corral.store.db import Database
 from corral.volume.volumes import Volumes
 
 _log = logging.getLogger("corral")
-
-_LISTEN_FDS_START = 3
 
 
 def main() -> int:
@@ -65,13 +63,13 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     logging.basicConfig(
-        level=logging.DEBUG if config.debug else config.log_level.upper().replace("FATAL", "CRITICAL"),
+        level=_level(config),
         format='time="%(asctime)s" level=%(levelname)s msg="%(message)s"',
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     try:
         with _only_one(config):
-            return asyncio.run(_serve(config, settings))
+            return asyncio.run(_serve(config, settings, lambda services: _reload(services, arguments)))
     except (CorralError, OSError) as error:
         print(f"failed to start daemon: {error}", file=sys.stderr)
         return 1
@@ -140,7 +138,7 @@ def _only_one(config: Config) -> Iterator[None]:
                 os.unlink(config.pidfile)
 
 
-async def _serve(config: Config, settings: Registries) -> int:
+async def _serve(config: Config, settings: Registries, reload: Callable[[Services], None]) -> int:
     machine = os.uname().machine
     launcher = Launcher(seccomp.default_filter(profiles.DEFAULT_CAPABILITIES, machine))
     launcher.start()  # it imports in its own process while we go on in ours
@@ -150,26 +148,79 @@ async def _serve(config: Config, settings: Registries) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     services = _build(config, settings, launcher)
-    listeners = [(_listener(host, config.group), _tls(host, config)) for host in config.hosts]
-    router = Router(services, ROUTES)
+    bound = [(listeners.listener(host, config.group), listeners.tls(host, config)) for host in config.hosts]
+    metrics = Metrics(services) if config.metrics_addr else None
+    router = Router(services, ROUTES, metrics.observe if metrics else None)
     server = Server(router.dispatch)
+    servers = [server]
+    loop.add_signal_handler(signal.SIGHUP, reload, services)
     await _recover(services)
     gc.collect()
     gc.freeze()
-    for listener, context in listeners:
+    for listener, context in bound:
         await server.listen(listener, context)
+    if metrics is not None:
+        told = Server(metrics.dispatch)
+        await told.listen(listeners.tcp_listener(config.metrics_addr))
+        servers.append(told)
     services.engine.background.add(asyncio.create_task(services.image_keeper.run()))
     _log.info("serving on %s", ", ".join(config.hosts))
-    _notify_ready()
+    listeners.notify_ready()
     await stop.wait()
     _log.info("stopping; containers go on")
-    await server.close()
+    for one in servers:
+        await one.close()
     await _shut_down(services)
     for host in config.hosts:
         if host.startswith("unix://"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(host.removeprefix("unix://"))
     return 0
+
+
+# What dockerd takes from daemon.json on SIGHUP, too, and ours of the same kind.
+_RELOADABLE = (
+    "allow_nondistributable_artifacts", "debug", "default_runtime", "image_gc", "insecure_registries", "labels",
+    "log_level", "max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts", "registries",
+    "registry_mirrors", "runtimes",
+)  # fmt: skip
+
+
+def _reload(services: Services, arguments: Arguments) -> None:
+    """Take over what changed in daemon.json; a file that cannot be used changes nothing."""
+    engine = services.engine
+    old = engine.config
+    try:
+        new = merge(arguments, _config_text(arguments.config_file))
+        config = dataclasses.replace(old, **{name: getattr(new, name) for name in _RELOADABLE})
+        settings = _registries(config)
+        services.image_keeper.configure(config.image_gc)
+    except InvalidParameter as error:
+        _log.error("cannot reload the configuration: %s", error)
+        return
+    later = [
+        field.name.replace("_", "-")
+        for field in dataclasses.fields(config)
+        if getattr(new, field.name) != getattr(config, field.name) and field.name != "seccomp_profile"
+    ]
+    if later:
+        _log.warning("these changes of the configuration need a restart: %s", ", ".join(later))
+    engine.config = config
+    engine.images.configure(settings)
+    logging.getLogger().setLevel(_level(config))
+    attributes = {name.replace("_", "-"): _told(getattr(config, name)) for name in _RELOADABLE}
+    engine.events.publish("daemon", "reload", system.identity(engine), {"name": engine.facts.hostname, **attributes})
+    _log.info("reloaded the configuration")
+
+
+def _told(value: object) -> str:
+    """A setting as an event shows it."""
+    return str(value).lower() if isinstance(value, bool) else json.dumps(value) if value is not None else ""
+
+
+def _level(config: Config) -> int:
+    name = "DEBUG" if config.debug else config.log_level.upper().replace("FATAL", "CRITICAL")
+    return int(getattr(logging, name))
 
 
 def _raise_descriptor_limit() -> None:
@@ -301,71 +352,6 @@ async def _shut_down(services: Services) -> None:
     engine.images.catalog.keep_uses()
     engine.images.close()
     engine.db.close()
-
-
-def _listener(host: str, group: str) -> socket.socket:
-    scheme, _, address = host.partition("://")
-    if scheme == "unix":
-        return _unix_listener(address, group)
-    if scheme == "tcp":
-        name, _, port = address.rpartition(":")
-        family = socket.AF_INET6 if ":" in name else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((name.strip("[]") or "0.0.0.0", int(port)))
-        return listener
-    if scheme == "fd":
-        if os.environ.get("LISTEN_PID") != str(os.getpid()):
-            raise ConfigError("no sockets found via socket activation: make sure the service was started by systemd")
-        return socket.socket(fileno=_LISTEN_FDS_START)
-    raise ConfigError(f"invalid bind address ({host}): unsupported proto: {scheme}")
-
-
-def _unix_listener(path: str, group: str) -> socket.socket:
-    """Bind a unix socket that only root and `group` may use; it never exists with wider rights."""
-    os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o777)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(mask)
-    try:
-        os.chown(path, 0, grp.getgrnam(group).gr_gid)
-        os.chmod(path, 0o660)
-    except KeyError:
-        os.chmod(path, 0o600)
-    return listener
-
-
-def _tls(host: str, config: Config) -> ssl.SSLContext | None:
-    """TLS for a TCP socket; plain TCP has to be asked for by name, and then only on loopback."""
-    if not host.startswith("tcp://"):
-        return None
-    if not (config.tls or config.tlsverify):
-        name = host.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-        if name in ("127.0.0.1", "::1", "localhost"):
-            return None
-        raise ConfigError(
-            f"cannot listen on {host} without TLS: whoever reaches it is root here; give --tlsverify, --tlscacert, "
-            "--tlscert and --tlskey, or listen on 127.0.0.1"
-        )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(config.tlscert, config.tlskey)
-    if config.tlsverify:
-        context.load_verify_locations(config.tlscacert)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def _notify_ready() -> None:
-    """Tell systemd, if it asked (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.sendto(b"READY=1", address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m tests.bench.transfers corral=/run/corral.sock docker=/run/docker.sock --registry 127.0.0.1:5000
     python -m tests.bench.transfers corral=/run/corral.sock --registry ... --memory PIDFILE
 
-Images are made here: `files` has one layer of 60,000 small files, `layers` has eight of 64 MiB, `one` a busybox.  Every
+Images are made here: `files` has one layer of 60,000 small files, `layers` has eight of 64 MiB, `one` a busybox,
+`debian` the root file system of --root-tar (`mmdebstrap --variant=minbase bookworm root.tar`).  Every
 step runs on all engines in turn, after a round that is not counted.  With --memory a pull of 2 GiB is watched: the
 proportional set size of the daemon whose process id PIDFILE holds, and of all its children, every 20 ms.
 """
@@ -43,6 +44,13 @@ def big_layers(salt: int, count: int = 8, size: int = 64 * MIB) -> Iterator[byte
         source = random.Random(salt * 1000 + n)
         noise = source.randbytes(MIB // 2)
         yield made.tar_of([made.member(f"file{n}", b"".join(_pieces(noise, size)))])
+
+
+def root_with_salt(path: str, salt: int) -> list[bytes]:
+    """A root file system's tar as a layer that nobody has seen: one file more, before the end."""
+    data = Path(path).read_bytes().rstrip(b"\0")
+    data += bytes(-len(data) % 512)
+    return [data + made.tar_of([made.member("salt", str(salt).encode())])]
 
 
 def _pieces(noise: bytes, size: int) -> Iterator[bytes]:
@@ -180,6 +188,7 @@ def main() -> None:
     parser.add_argument("--registry", required=True, metavar="HOST:PORT")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="one,files,layers")
+    parser.add_argument("--root-tar", metavar="FILE", help="a root file system, for --only debian")
     parser.add_argument("--memory", metavar="PIDFILE")
     options = parser.parse_args()
     engines = [Engine(*text.split("=", 1), "busybox") for text in options.engines]
@@ -190,6 +199,7 @@ def main() -> None:
         "one": lambda salt: [made.busybox_layer(), made.tar_of([made.member("salt", str(salt).encode())])],
         "files": small_files,
         "layers": lambda salt: list(big_layers(salt)),
+        "debian": lambda salt: root_with_salt(options.root_tar, salt),
     }
     for kind in options.only.split(","):
         measure(engines, options.registry, kind, makers[kind], options.rounds)

@@ -112,6 +112,7 @@ class Request:
     headers: Mapping[str, str]
     transport: Transport
     params: Mapping[str, str] = field(default_factory=dict)
+    route: str = ""  # the pattern that the path fits, once it is known
 
     async def body(self, limit_bytes: int = JSON_LIMIT_BYTES) -> bytes:
         """The whole body; raises BodyTooLarge past the limit."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from corral.api.http import Answer, Handler, Request, Response
 from corral.api.server import ClientGone
 
 _log = logging.getLogger(__name__)
+
+
+Observer = Callable[[str, str, int, float], None]
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,10 @@ class Route:
 class Router:
     """Finds the handler of a request and answers for its errors."""
 
-    def __init__(self, services: Any, routes: Iterable[Route]) -> None:
+    def __init__(self, services: Any, routes: Iterable[Route], observe: Observer | None = None) -> None:
+        """`observe` is told of every answer: method, route, status, seconds."""
         self._services = services
+        self._observe = observe
         self._by_head: dict[tuple[str, str], list[tuple[re.Pattern[str], Route]]] = {}
         for route in routes:
             head = route.pattern.split("/")[1]
@@ -53,6 +58,9 @@ class Router:
             raise
         except Exception as error:  # noqa: BLE001  whatever a handler raises is answered here, once
             answer = _failure(request, error)
+        if self._observe is not None:
+            elapsed_s = time.perf_counter() - started
+            self._observe(request.method, request.route, getattr(answer, "status", 101), elapsed_s)
         if _log.isEnabledFor(logging.DEBUG):
             elapsed_ms = (time.perf_counter() - started) * 1e3
             _log.debug("%s %s %s %.1f ms", request.method, request.path, getattr(answer, "status", 101), elapsed_ms)
@@ -64,6 +72,7 @@ class Router:
             match = pattern.fullmatch(request.path)
             if match is not None and request.version >= route.since:
                 request.params = match.groupdict()
+                request.route = route.pattern
                 return await route.handler(self._services, request)
         return http.json({"message": "page not found"}, 404)
 

@@ -45,9 +45,17 @@ class Paths:
         return os.path.join(self.container(container_id), name)
 
 
-@dataclass(frozen=True)
+@dataclass
+class HealthCounts:
+    """Health checks so far."""
+
+    made: int = 0
+    failed: int = 0
+
+
+@dataclass
 class Engine:
-    """The subsystems and the containers."""
+    """The subsystems and the containers.  `config` is replaced when the daemon reloads it, the rest never."""
 
     config: Config
     facts: HostFacts
@@ -60,6 +68,7 @@ class Engine:
     networks: Networks
     volumes: Volumes
     index: Index = field(default_factory=Index)
+    checks: HealthCounts = field(default_factory=HealthCounts)
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def commit(self, *statements: Statement) -> None:

@@ -22,6 +22,7 @@ class Events:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._past: deque[Event] = deque(maxlen=_KEPT)
+        self.published = 0
         self._queues: set[asyncio.Queue[Event | None]] = set()
 
     def publish(self, kind: str, action: str, actor: str, attributes: Mapping[str, str]) -> None:
@@ -39,6 +40,7 @@ class Events:
             event |= {"status": action, "id": actor, "from": attributes.get("image", "")}
         elif kind == "image":
             event |= {"status": action, "id": actor}
+        self.published += 1
         self._past.append(event)
         self._log.append(event)
         for queue in list(self._queues):

@@ -66,6 +66,8 @@ class Health:
                 continue
             started = time.time_ns()
             code, output = await self._probe()
+            self._engine.checks.made += 1
+            self._engine.checks.failed += code != 0
             self._log.append(
                 {"Start": timestamp(started), "End": timestamp(time.time_ns()), "ExitCode": code, "Output": output}
             )

@@ -10,8 +10,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from corral.engine.context import Engine
 from corral.errors import CorralError
@@ -38,9 +39,13 @@ class ImageKeeper:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        settings = engine.config.image_gc
-        self.policy: Policy | None = parse_policy(settings) if settings else None
+        self.policy: Policy | None = None
         self._wake = asyncio.Event()
+        self.configure(engine.config.image_gc)
+
+    def configure(self, settings: Mapping[str, Any] | None) -> None:
+        """Use another policy; raises InvalidPolicy."""
+        self.policy = parse_policy(settings) if settings else None
 
     def look_soon(self) -> None:
         """An image has come: look at the disk."""

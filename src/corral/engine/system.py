@@ -57,7 +57,7 @@ def info(engine: Engine) -> dict[str, Any]:
     runtimes: dict[str, Any] = {name: {"path": name} for name in ("corral", "crun", "runc")}
     runtimes |= {name: dict(value) for name, value in (config.runtimes or {}).items()}
     return {
-        "ID": _machine_id(engine.paths.data_root),
+        "ID": identity(engine),
         "Containers": len(states),
         "ContainersRunning": running,
         "ContainersPaused": paused,
@@ -170,6 +170,11 @@ def _reads_one(path: str) -> bool:
             return file.read().strip() == "1"
     except OSError:
         return False
+
+
+def identity(engine: Engine) -> str:
+    """The id of this daemon."""
+    return _machine_id(engine.paths.data_root)
 
 
 def _machine_id(data_root: str) -> str:

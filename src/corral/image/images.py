@@ -68,6 +68,11 @@ class Images:
         self._transfers = Transfers(self.content, self.snapshots, self.registries.downloads, limits)
         self._events = events
 
+    def configure(self, registries: Registries) -> None:
+        """Use other settings of registries from now on; what is under way goes on with the old ones."""
+        self.registries = registries
+        self._transfers.configure(registries.downloads)
+
     def recover(self) -> None:
         """Repair what a crash of daemon or machine left: unpack torn layers again, drop layers without an owner."""
         self.snapshots.recover()

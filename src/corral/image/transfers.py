@@ -97,6 +97,15 @@ class Transfers:
         self._linger: threading.Timer | None = None
         self.installing = threading.Lock()  # arrived layers are shared: one pull at a time makes them the store's
 
+    def configure(self, downloads: int) -> None:
+        """Allow another number of downloads at a time."""
+        with self._changed:
+            before, self._downloads = self._downloads, downloads
+            if downloads != before:
+                self._threads.shutdown(wait=False)
+                self._threads = ThreadPoolExecutor(downloads, thread_name_prefix="layer")
+            self._changed.notify_all()
+
     # --- a pull's side ---------------------------------------------------------------------------------------
 
     @contextmanager
