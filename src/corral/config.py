@@ -71,7 +71,13 @@ class Config:
     log_driver: str = "json-file"
     log_opts: Mapping[str, str] | None = None
     log_level: str = "info"
+    log_format: str = "text"
     metrics_addr: str = ""
+    live_restore: bool = True
+    shutdown_timeout: int = 15  # seconds that all containers together have to end, without live restore
+    default_cgroupns_mode: str = "private"
+    default_ipc_mode: str = "private"
+    init_path: str = ""
     default_runtime: str = "corral"
     runtimes: Mapping[str, Any] | None = None
     default_shm_size: str = "64M"
@@ -117,11 +123,35 @@ _FLAG_ONLY = {"config-file", "validate", "version", "help"}
 
 # dockerd's options that people commonly set and that can only have one meaning here.
 _ALWAYS: Mapping[str, tuple[Any, ...]] = {
-    "live-restore": (True,),
     "storage-driver": ("overlay2", "overlayfs"),
     "experimental": (False,),
     "selinux-enabled": (False,),
     "exec-opts": (["native.cgroupdriver=cgroupfs"],),
+}
+
+# dockerd's options that Corral does not have, and what there is instead.
+_ABSENT: Mapping[str, str] = {
+    "allow-direct-routing": "packets reach containers through published ports only",
+    "authorization-plugins": "there are no authorization plugins",
+    "bip6": "use fixed-cidr-v6",
+    "builder": "there is nothing to configure",
+    "bridge-accept-fwmark": "packets reach containers through published ports only",
+    "containerd": "no containerd is used",
+    "containerd-namespace": "no containerd is used",
+    "containerd-plugins-namespace": "no containerd is used",
+    "default-gateway-v6": "it is always the bridge",
+    "default-network-opts": "give options to networks when they are made",
+    "features": "there is nothing to switch",
+    "firewall-backend": "it is always nftables",
+    "ip-forward-no-drop": "the policy of the host's FORWARD chain is never changed",
+    "ip6tables": "it follows iptables",
+    "network-control-plane-mtu": "there is no swarm",
+    "node-generic-resources": "there is no swarm",
+    "oom-score-adjust": "set it in the unit of the service",
+    "raw-logs": "logs have no colours",
+    "storage-opts": "there are none",
+    "swarm-default-advertise-addr": "there is no swarm",
+    "userland-proxy-path": "the proxy is part of the daemon",
 }
 
 
@@ -157,6 +187,7 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
             given = _boolean(name, value or "true") if switch else value if value is not None else _next(word, rest)
             _check_always(name, given)
             continue
+        _check_absent(name)
         field = _field_of(name)
         if field is None:
             raise ConfigError(f"unknown flag: --{name}" if word.startswith("--") else f"unknown shorthand flag: {word}")
@@ -183,6 +214,7 @@ def merge(arguments: Arguments, file_text: str | None) -> Config:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()
     }
+    _check_choices(values)
     return Config(**values)
 
 
@@ -196,6 +228,8 @@ def _read_file(text: str) -> dict[str, Any]:
     data |= _proxies(data.pop("proxies", {}))
     for key in _ALWAYS.keys() & data.keys():
         _check_always(key, data.pop(key))
+    for key in data:
+        _check_absent(key)
     unknown = [key for key in data if _field_of(key) is None]
     if unknown:
         raise ConfigError(f"the following directives don't match any configuration option: {', '.join(unknown)}")
@@ -251,6 +285,29 @@ _INSIDE: Mapping[str, Callable[[Any], bool]] = {
 def _check_always(name: str, value: Any) -> None:
     if value not in _ALWAYS[name]:
         raise ConfigError(f"cannot use {json.dumps(value)} as the value of {name}: Corral has no other way to work")
+
+
+def _check_absent(name: str) -> None:
+    singular = {"authorization-plugin": "authorization-plugins", "storage-opt": "storage-opts", "feature": "features"}
+    instead = _ABSENT.get(singular.get(name, name))
+    if instead is not None:
+        raise ConfigError(f"Corral does not have {name}: {instead}")
+
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "log_format": ("text", "json"),
+    "log_level": ("debug", "info", "warn", "error", "fatal"),
+    "default_cgroupns_mode": ("private", "host"),
+    "default_ipc_mode": ("private", "shareable"),
+}
+
+
+def _check_choices(values: Mapping[str, Any]) -> None:
+    for field, choices in _CHOICES.items():
+        if values.get(field, choices[0]) not in choices:
+            raise ConfigError(f"invalid {_key(field)}: {values[field]}: must be one of {', '.join(choices)}")
+    if values.get("shutdown_timeout", 0) < -1:
+        raise ConfigError("invalid shutdown-timeout: must not be less than -1")
 
 
 def _field_of(name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import fcntl
 import gc
 import json
@@ -66,6 +67,8 @@ def main() -> int:
         level=_level(config),
         format='time="%(asctime)s" level=%(levelname)s msg="%(message)s"',
     )
+    if config.log_format == "json":
+        logging.getLogger().handlers[0].setFormatter(_JsonLines())
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     try:
         with _only_one(config):
@@ -167,7 +170,7 @@ async def _serve(config: Config, settings: Registries, reload: Callable[[Service
     _log.info("serving on %s", ", ".join(config.hosts))
     listeners.notify_ready()
     await stop.wait()
-    _log.info("stopping; containers go on")
+    _log.info("stopping; containers go on" if services.engine.config.live_restore else "stopping, and all containers")
     for one in servers:
         await one.close()
     await _shut_down(services)
@@ -211,6 +214,17 @@ def _reload(services: Services, arguments: Arguments) -> None:
     attributes = {name.replace("_", "-"): _told(getattr(config, name)) for name in _RELOADABLE}
     engine.events.publish("daemon", "reload", system.identity(engine), {"name": engine.facts.hostname, **attributes})
     _log.info("reloaded the configuration")
+
+
+class _JsonLines(logging.Formatter):
+    """The daemon's own log as JSON, one object a line, with dockerd's keys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="microseconds")
+        told = {"level": record.levelname.lower(), "msg": record.getMessage(), "time": when}
+        if record.exc_info:
+            told["error"] = self.formatException(record.exc_info)
+        return json.dumps(told)
 
 
 def _told(value: object) -> str:
@@ -338,8 +352,11 @@ async def _recover(services: Services) -> None:
 
 
 async def _shut_down(services: Services) -> None:
-    """Let go of everything; containers go on."""
+    """Let go of everything; containers go on, unless the configuration says otherwise."""
     engine = services.engine
+    if not engine.config.live_restore:
+        seconds = engine.config.shutdown_timeout
+        await services.containers.shut_down(seconds if seconds >= 0 else None)
     for task in list(engine.background):
         task.cancel()
     for live in engine.index:

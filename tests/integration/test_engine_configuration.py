@@ -72,7 +72,10 @@ def corrald(*words: str) -> subprocess.CompletedProcess[str]:
         (["--seccomp-profile", "/absent.json"], "opening seccomp profile (/absent.json) failed"),
         (["-H", "tcp://0.0.0.0:2375"], "without TLS"),
         (["-H", "ftp://x"], "unsupported proto"),
-        (["--live-restore=false"], "no other way"),
+        (["--storage-driver=vfs"], "no other way"),
+        (["--authorization-plugin", "x"], "does not have authorization-plugin: there are no authorization plugins"),
+        (["--log-format", "xml"], "invalid log-format: xml: must be one of text, json"),
+        (["--shutdown-timeout", "-2"], "invalid shutdown-timeout"),
         (["--default-address-pool", "base=10.0.0.0/8"], "default-address-pool"),
     ],
 )

@@ -239,3 +239,25 @@ def test_events_outlive_the_daemon(own_daemon: Daemon) -> None:
     text = own_daemon.get("/events", since="0", until=now, filters='{"type": ["container"]}').body
     found = [json.loads(line) for line in text.splitlines()]
     assert [(event["Action"], event["id"]) for event in found] == [("create", container), ("destroy", container)]
+
+
+def test_without_live_restore_containers_end_with_the_daemon(new_daemon: Callable[..., Daemon]) -> None:
+    daemon = new_daemon("--live-restore=false", "--shutdown-timeout", "2", "--log-format", "json")
+    assert not daemon.get("/info").json()["LiveRestoreEnabled"]
+    polite = daemon.output(
+        "run", "-d", "--restart", "always", IMAGE, "sh", "-c", "trap 'exit 5' TERM; sleep 100 & wait"
+    )
+    stubborn = daemon.output("run", "-d", IMAGE, "sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+    asleep = daemon.output("run", "-d", IMAGE, "sleep", "100")
+    daemon.output("pause", asleep)
+    until(lambda: "sleep" in daemon.output("top", polite))
+    pids = [daemon.state(container)["Pid"] for container in (polite, stubborn, asleep)]
+    daemon.end()
+    assert not any(alive(pid) for pid in pids)
+    daemon.launch()
+    until(lambda: daemon.state(polite)["Running"])
+    assert (daemon.state(stubborn)["Status"], daemon.state(stubborn)["ExitCode"]) == ("exited", 137)
+    assert daemon.state(asleep)["Status"] == "exited"
+    lines = [json.loads(line) for line in daemon.log().splitlines()]
+    assert "stopping, and all containers" in [line["msg"] for line in lines]
+    daemon.remove_all()

@@ -102,6 +102,22 @@ class Containers:
         _log.info("container %s did not exit within %s s of signal %d: killing it", live.id, timeout_s, signal)
         await self._kill_now(live)
 
+    async def shut_down(self, timeout_s: float | None) -> None:
+        """End every container because the daemon ends and was told so; their policies stay as they are."""
+        running = [live for live in self._index if live.has_process]
+        results = await asyncio.gather(*(self._end(live, timeout_s) for live in running), return_exceptions=True)
+        for live, result in zip(running, results, strict=True):
+            if isinstance(result, BaseException):
+                _log.error("cannot end %s: %s", live.record.name, result)
+
+    async def _end(self, live: Live, timeout_s: float | None) -> None:
+        live.stopping = True  # nobody starts it again now; the next daemon does what the policy says
+        await self._signal(live, signals.parse(live.record.config.stop_signal or "SIGTERM"))
+        if live.record.state.status == "paused":
+            await self._control(live, "resume")
+        if not await _ended(live, timeout_s):
+            await self._kill_now(live)
+
     async def _mark_stopped(self, live: Live) -> None:
         """Remember that a user wants it stopped, so that no policy starts it again."""
         if live.record.state.status == "restarting":

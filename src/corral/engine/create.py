@@ -63,6 +63,8 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         log=LogConfig(type=engine.config.log_driver, config=dict(engine.config.log_opts or {})),
         runtime=engine.config.default_runtime,
         init=engine.config.init,
+        ipc=engine.config.default_ipc_mode,
+        cgroupns=engine.config.default_cgroupns_mode,
     )
     defaults.check_host(host, cpus=engine.facts.cpus)
     logdrivers.check(host.log_config)
@@ -122,7 +124,7 @@ def _check_against_host(engine: Engine, host: HostConfig) -> None:
     )
     devices.throttles(host)
     if host.init:
-        devices.init_program()
+        devices.init_program(engine.config.init_path)
     for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
         if mode.startswith("container:") and engine.index.find(mode.partition(":")[2]) is None:
             raise NoSuchContainer(mode.partition(":")[2])

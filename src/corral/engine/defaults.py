@@ -235,13 +235,14 @@ def cpu_list(text: str) -> set[int]:
 
 
 def fill_host(
-    host: HostConfig, *, shm_size: int, log: LogConfig, runtime: str, init: bool, network: str = "bridge"
-) -> None:
+    host: HostConfig, *, shm_size: int, log: LogConfig, runtime: str, init: bool, network: str = "bridge",
+    ipc: str = "private", cgroupns: str = "private",
+) -> None:  # fmt: skip
     """Docker's defaults for what the request leaves open."""
     if host.network_mode in ("", "default"):
         host.network_mode = network
-    host.ipc_mode = host.ipc_mode or "private"
-    host.cgroupns_mode = host.cgroupns_mode or "private"
+    host.ipc_mode = host.ipc_mode or ipc
+    host.cgroupns_mode = host.cgroupns_mode or cgroupns
     host.shm_size = host.shm_size or shm_size
     host.runtime = host.runtime or runtime
     if not host.log_config.type:

@@ -26,8 +26,12 @@ class NoInit(Unavailable):
     """--init is asked for and this machine has no init program."""
 
 
-def init_program() -> str:
-    """The host's program for --init: one static binary that reaps children."""
+def init_program(configured: str) -> str:
+    """The host's program for --init: one static binary that reaps children; `init-path` of the configuration first."""
+    if configured:
+        if not os.access(configured, os.X_OK):
+            raise NoInit(f"cannot use --init: {configured} cannot be executed")
+        return configured
     for name in ("docker-init", "tini-static", "tini", "catatonit"):
         path = shutil.which(name) or shutil.which(name, path="/usr/libexec/docker:/usr/libexec/podman:/usr/sbin")
         if path:

@@ -95,7 +95,7 @@ def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
         resolv_path=paths.file(owner.id, "resolv.conf"),
         shm_size=host.shm_size or size_bytes(engine.config.default_shm_size),
         joined=_joined_namespaces(engine, record),
-        init_path=devices.init_program() if host.init else "",
+        init_path=devices.init_program(engine.config.init_path) if host.init else "",
         default_ulimits=spec.ulimits(engine.config.default_ulimits),
         seccomp_profile=_seccomp_profile(profile, host.privileged),
         user_devices=[] if host.privileged else devices.chosen(host),

@@ -116,7 +116,7 @@ def info(engine: Engine) -> dict[str, Any]:
             "Error": "",
             "RemoteManagers": None,
         },
-        "LiveRestoreEnabled": True,
+        "LiveRestoreEnabled": config.live_restore,
         "Isolation": "",
         "InitBinary": "",
         "ContainerdCommit": {"ID": ""},
