@@ -7,7 +7,8 @@ import pathlib
 
 import pytest
 
-from tests.support.daemon import IMAGE, Engine
+from tests.support.daemon import IMAGE, Daemon, Engine
+from tests.support.wait import until
 
 
 def run(engine: Engine, *words: str) -> str:
@@ -265,3 +266,28 @@ def test_uts_and_cgroup_namespaces(engine: Engine) -> None:
     assert ":/docker" not in run(engine, "--cgroupns", "private", IMAGE, "cat", "/proc/self/cgroup")
     assert run(engine, "--cgroupns", "host", "--name", "there", IMAGE, "grep", "pids:", "/proc/1/cgroup").count("/") > 1
     assert run(engine, "--uts", "host", IMAGE, "hostname") == os.uname().nodename
+
+
+def test_our_own_init_reaps_and_forwards(daemon: Daemon) -> None:
+    script = "(sleep 0.05 & exit 0); trap 'exit 9' USR1; while :; do sleep 0.05; done"
+    container = daemon.output("run", "-d", "--init", "--user", "65534", IMAGE, "sh", "-c", script)
+    shown = daemon.output("top", container, "-eo", "pid,args")
+    assert "/sbin/docker-init -- sh -c" in shown
+    until(lambda: " Z" not in daemon.output("top", container, "-eo", "pid,stat,args"))
+    status = daemon.output("exec", container, "cat", "/proc/1/status")
+    assert "CapEff:\t0000000000000020" in status  # CAP_KILL, for a program that changes its user
+    assert "Seccomp:\t2" in status and "NoNewPrivs:\t1" in status
+    assert daemon.docker("exec", container, "ls", "-l", "/proc/1/exe").returncode == 1  # nobody looks into it
+    daemon.output("kill", "--signal", "USR1", container)
+    assert daemon.wait(container) == 9
+
+
+def test_our_own_init_ends_as_its_program_does(daemon: Daemon) -> None:
+    assert daemon.docker("run", "--rm", "--init", IMAGE, "sh", "-c", "kill -9 $$").returncode == 137
+    assert daemon.docker("run", "--rm", "--init", IMAGE, "sh", "-c", "exit 3").returncode == 3
+    assert daemon.docker("run", "--rm", "--init", IMAGE, "nosuchprogram").returncode == 127
+    assert daemon.docker("run", "--rm", "--init", IMAGE, "/etc/passwd").returncode == 126
+    missing = daemon.docker("run", "--rm", "--init", IMAGE, "/nosuchprogram")
+    assert "no such file or directory" in missing.stderr
+    strict = daemon.docker("run", "--rm", "--init", "--cap-drop", "ALL", "--read-only", IMAGE, "echo", "fine")
+    assert strict.stdout == "fine\n"

@@ -123,8 +123,7 @@ def _check_against_host(engine: Engine, host: HostConfig) -> None:
         host.cap_add or [], host.cap_drop or [], privileged=False, available=engine.facts.capabilities
     )
     devices.throttles(host)
-    if host.init:
-        devices.init_program(engine.config.init_path)
+    devices.init_path(engine.config, host)
     for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
         if mode.startswith("container:") and engine.index.find(mode.partition(":")[2]) is None:
             raise NoSuchContainer(mode.partition(":")[2])

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
+from corral.config import Config
 from corral.engine.record import Container
 from corral.errors import InvalidParameter, Unavailable
 from corral.net.model import PortBinding
@@ -26,17 +27,21 @@ class NoInit(Unavailable):
     """--init is asked for and this machine has no init program."""
 
 
-def init_program(configured: str) -> str:
-    """The host's program for --init: one static binary that reaps children; `init-path` of the configuration first."""
-    if configured:
-        if not os.access(configured, os.X_OK):
-            raise NoInit(f"cannot use --init: {configured} cannot be executed")
-        return configured
+def init_path(config: Config, host: HostConfig) -> str:
+    """The program for --init where it is not our own runtime's: `init-path`, else what the host has."""
+    if not host.init:
+        return ""
+    if config.init_path:
+        if not os.access(config.init_path, os.X_OK):
+            raise NoInit(f"cannot use --init: {config.init_path} cannot be executed")
+        return config.init_path
+    if config.runtime(host.runtime) is None:
+        return ""
     for name in ("docker-init", "tini-static", "tini", "catatonit"):
         path = shutil.which(name) or shutil.which(name, path="/usr/libexec/docker:/usr/libexec/podman:/usr/sbin")
         if path:
             return path
-    raise NoInit("cannot use --init: none of docker-init, tini and catatonit is installed")
+    raise NoInit("cannot use --init with another runtime: none of docker-init, tini and catatonit is installed")
 
 
 def chosen(host: HostConfig) -> list[dict[str, Any]]:

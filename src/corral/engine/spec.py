@@ -10,6 +10,7 @@ from corral.engine import profiles, seccomp
 from corral.engine.hostfacts import HostFacts
 from corral.engine.record import Container, MountPoint
 from corral.errors import InvalidParameter
+from corral.runtime.plan import INIT_ANNOTATION
 
 Spec = dict[str, Any]
 
@@ -25,8 +26,8 @@ class Surroundings:
     """What a spec takes from outside the record.
 
     `joined` maps a namespace's name to the path of one to join, in place of a new one.  `seccomp_profile` is the
-    OCI form of a profile given by the user (empty: no filter; None: the default one), `init_path` the host's init
-    for --init.
+    OCI form of a profile given by the user (empty: no filter; None: the default one), `init_path` a program
+    for --init, `built_in_init` whether it is the runtime's own.
     """
 
     facts: HostFacts
@@ -39,6 +40,7 @@ class Surroundings:
     joined: Mapping[str, str]
     init_path: str
     default_ulimits: Mapping[str, tuple[int, int]]
+    built_in_init: bool = False
     seccomp_profile: Mapping[str, Any] | None = None
     user_devices: Sequence[dict[str, Any]] = ()
     throttles: Mapping[str, Any] | None = None
@@ -64,6 +66,8 @@ def build(record: Container, around: Surroundings) -> Spec:
         spec["domainname"] = record.config.domainname
     if host.annotations:
         spec["annotations"] = dict(host.annotations)
+    if around.built_in_init:
+        spec.setdefault("annotations", {})[INIT_ANNOTATION] = "true"
     if host.uts_mode == "host":
         del spec["hostname"]
     return spec

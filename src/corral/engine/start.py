@@ -86,6 +86,7 @@ def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
     owner = record if own_files else _joined(engine, host.network_mode).record
     parent = host.cgroup_parent or engine.config.cgroup_parent or "/corral"
     profile = spec.security_options(host.security_opt or []).seccomp or engine.config.seccomp_profile
+    init_path = devices.init_path(engine.config, host)
     return spec.Surroundings(
         facts=engine.facts,
         root=os.path.join(paths.bundle(record.id), "rootfs"),
@@ -95,7 +96,8 @@ def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
         resolv_path=paths.file(owner.id, "resolv.conf"),
         shm_size=host.shm_size or size_bytes(engine.config.default_shm_size),
         joined=_joined_namespaces(engine, record),
-        init_path=devices.init_program(engine.config.init_path) if host.init else "",
+        init_path=init_path,
+        built_in_init=bool(host.init) and not init_path,
         default_ulimits=spec.ulimits(engine.config.default_ulimits),
         seccomp_profile=_seccomp_profile(profile, host.privileged),
         user_devices=[] if host.privileged else devices.chosen(host),

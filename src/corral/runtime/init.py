@@ -24,7 +24,7 @@ import signal
 import sys
 
 from corral.linux import credentials, files, mount, namespaces, tty
-from corral.runtime import cgroup, hooks, ops, process
+from corral.runtime import cgroup, hooks, ops, process, reaper
 from corral.runtime.channel import Channel
 from corral.runtime.failure import Failure
 
@@ -95,6 +95,8 @@ def _main(setup: Setup, channel: Channel) -> None:
     credentials.prctl(credentials.PR_SET_DUMPABLE, 0)
     set_oom_score(setup.oom_score_adj)
     process.raise_limits((setup.spec.get("process") or {}).get("rlimits") or [])
+    if setup.launch is not None and setup.launch.reaped:
+        setup.argument_area = reaper.argument_area()
     _time_offsets_need_unshare(setup)
     fifo_fd, ack_fd = _open_fifos(setup)
     root_tree = _open_root(setup)
@@ -145,6 +147,8 @@ def _wait_and_execute(setup: Setup, own_fds: int, fifo_fd: int, ack_fd: int) -> 
             (setup.spec.get("hooks") or {}).get("startContainer") or [], setup.state_text("created"), "startContainer"
         )
         ack = os.open(str(ack_fd), os.O_RDWR | os.O_CLOEXEC, dir_fd=own_fds) if ack_fd >= 0 else -1
+        if setup.launch.reaped:
+            reaper.stay(setup.launch, setup.argument_area)
         process.execute(setup.launch, start_fd, ack)
     except Failure as failure:
         try:

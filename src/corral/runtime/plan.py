@@ -10,6 +10,7 @@ from __future__ import annotations
 from corral.runtime.failure import Failure
 from corral.runtime.options import MountOptions, parse_options
 
+INIT_ANNOTATION = "corral.init"  # "true": an init of our own stays as the first process, see `reaper`
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

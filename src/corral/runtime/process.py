@@ -37,7 +37,7 @@ class Launch:
 
     __slots__ = (
         "argv", "cwd", "environment", "filter_flags", "groups", "identity", "no_new_privileges", "path",
-        "preserve_fds", "program", "spec", "target_caps", "user",
+        "preserve_fds", "program", "reaped", "spec", "target_caps", "user",
     )  # fmt: skip
 
     def __init__(self, spec: dict[str, Any], user: str | None, groups: tuple[str, ...]) -> None:
@@ -56,6 +56,7 @@ class Launch:
         self.program = b""
         self.filter_flags = 0
         self.preserve_fds = 0
+        self.reaped = False  # whether an init of ours is to stay between the container's first process and this one
         self.target_caps = (0, 0, 0)
 
 

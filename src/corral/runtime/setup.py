@@ -22,8 +22,8 @@ class Setup:
     """The order for one container's init."""
 
     __slots__ = (
-        "ack_name", "bundle", "cgroup", "container_id", "fifo_name", "id_mappings", "idmap_fds", "launch",
-        "listener_path", "namespace_fds", "namespace_paths", "new_flags", "new_keyring", "no_pivot",
+        "ack_name", "argument_area", "bundle", "cgroup", "container_id", "fifo_name", "id_mappings", "idmap_fds",
+        "launch", "listener_path", "namespace_fds", "namespace_paths", "new_flags", "new_keyring", "no_pivot",
         "oom_score_adj", "pid", "plan", "preserve_fds", "root_path", "rootfs", "second_fork", "spec", "state_dir",
         "stdio_fds", "time_offsets", "user_ns",
     )  # fmt: skip
@@ -44,6 +44,7 @@ class Setup:
         self.new_keyring = True
         self.pid = 0
         self.launch: Launch | None = None
+        self.argument_area = (0, 0)
         self.fifo_name = "exec.fifo"
         self.ack_name = ""
         self.listener_path = ""
@@ -71,6 +72,7 @@ class Setup:
             return
         self.launch = Launch(process, user, groups)
         self.launch.preserve_fds = self.preserve_fds
+        self.launch.reaped = (spec.get("annotations") or {}).get(planning.INIT_ANNOTATION) == "true"
         seccomp = (spec.get("linux") or {}).get("seccomp")
         if seccomp:
             from corral.runtime import bpf
