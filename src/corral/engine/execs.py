@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 from collections import deque
 from dataclasses import dataclass, field
@@ -87,11 +88,14 @@ class Execs:
 
     def _finish(self, found: Exec, exit_code: int) -> None:
         """Note the end; the container no longer counts it, and only the latest can still be inspected."""
+        if found.exit_code is not None:  # told already: the container ended while the exec was on its way
+            return
         found.running, found.exit_code, found.pid = False, exit_code, 0
-        found.live.exec_ids.remove(found.id)
+        if found.id in found.live.exec_ids:
+            found.live.exec_ids.remove(found.id)
         self._finished.append(found.id)
         if len(self._finished) > _KEPT:
-            del self._execs[self._finished.popleft()]
+            self._execs.pop(self._finished.popleft(), None)
 
     def check_start(self, exec_id: str) -> Exec:
         """The exec, if it may be started now."""
@@ -127,8 +131,8 @@ class Execs:
                 stdin_once=True,
                 client=client.described() if client else None,
             )
-        except Failure as failure:
-            error = failures.of_exec(failure)
+        except (Failure, ShimGone) as failure:
+            error = _refusal(live.id, failure)
             self._finish(found, failures.exit_code(error))
             raise error from failure
         except CorralError:
@@ -193,3 +197,15 @@ class Execs:
             elif found is not None and not found.started:
                 del self._execs[exec_id]
                 live.exec_ids.remove(exec_id)
+
+
+def _refusal(container_id: str, failure: Failure | ShimGone) -> CorralError:
+    """Why an exec could not be: of the command, or of the container, whose state has just changed."""
+    if isinstance(failure, Failure) and (failure.stage != "state" or failure.errno not in (errno.ESRCH, errno.EBUSY)):
+        return failures.of_exec(failure)
+    paused = isinstance(failure, Failure) and failure.errno == errno.EBUSY
+    try:
+        lifecycle.check("exec", "paused" if paused else "exited", container_id)
+    except CorralError as error:
+        return error
+    raise AssertionError("an exec in a container that is not running is refused")
