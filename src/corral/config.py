@@ -78,6 +78,7 @@ class Config:
     default_cgroupns_mode: str = "private"
     default_ipc_mode: str = "private"
     init_path: str = ""
+    vault_key_file: str = ""
     default_runtime: str = "corral"
     runtimes: Mapping[str, Any] | None = None
     default_shm_size: str = "64M"

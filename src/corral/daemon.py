@@ -40,6 +40,7 @@ from corral.net.model import DEFAULT_POOLS, AddressPool, NetworkSettings
 from corral.net.networks import Networks
 from corral.quantities import parse_size
 from corral.store.db import Database
+from corral.store.vault import Vault
 from corral.volume.volumes import Volumes
 
 _log = logging.getLogger("corral")
@@ -268,6 +269,7 @@ def _build(config: Config, settings: Registries, launcher: Launcher) -> Services
         snapshots=images.snapshots,
         networks=Networks(db, _network_settings(config)),
         volumes=Volumes(db, config.data_root),
+        vault=Vault(db, config.vault_key_file or os.path.join(config.data_root, "vault.key")),
     )
     keeper = ImageKeeper(engine)
     execs = Execs(engine)

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from corral.api import containers, credentials, execs, imagelist, images, networks, system, upkeep, volumes, websocket
+from corral.api import (
+    containers,
+    credentials,
+    execs,
+    imagelist,
+    images,
+    networks,
+    system,
+    upkeep,
+    vault,
+    volumes,
+    websocket,
+)
 from corral.api.router import Route
 
 ROUTES = (
@@ -76,6 +88,12 @@ ROUTES = (
     Route("POST", "/volumes/prune", volumes.prune, (1, 25)),
     Route("GET", "/volumes/{name}", volumes.inspect),
     Route("DELETE", "/volumes/{name}", volumes.remove),
+    # the vault
+    Route("GET", "/vault", vault.list_),
+    Route("POST", "/vault/create", vault.create),
+    Route("GET", "/vault/{name}", vault.inspect),
+    Route("POST", "/vault/{name}/update", vault.update),
+    Route("DELETE", "/vault/{name}", vault.remove),
     # swarm: not in one
     *(
         Route("GET", f"/{kind}", system.unsupported_swarm)

@@ -51,6 +51,16 @@ OTHERS = {
     "wait": ("containers", "WAIT", "Wait until containers stop and print their exit statuses"),
 }
 GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
+    "config": (
+        "Manage configs of plain containers",
+        {
+            "create": ("vault", "CONFIG_CREATE", "Keep a config"),
+            "inspect": ("vault", "CONFIG_INSPECT", "Show what is known of configs"),
+            "ls": ("vault", "CONFIG_LIST", "List configs"),
+            "rm": ("vault", "CONFIG_REMOVE", "Remove configs"),
+            "update": ("vault", "CONFIG_UPDATE", "Replace a config, in running containers too"),
+        },
+    ),
     "container": (
         "Manage containers",
         {
@@ -131,6 +141,16 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
         {
             "gc": ("registry", "COLLECT", "Remove what a registry needs no longer, also while it serves"),
             "serve": ("registry", "SERVE", "Serve a registry that Docker and OCI clients push to and pull from"),
+        },
+    ),
+    "secret": (
+        "Manage secrets of plain containers",
+        {
+            "create": ("vault", "SECRET_CREATE", "Keep a secret"),
+            "inspect": ("vault", "SECRET_INSPECT", "Show what is known of secrets"),
+            "ls": ("vault", "SECRET_LIST", "List secrets"),
+            "rm": ("vault", "SECRET_REMOVE", "Remove secrets"),
+            "update": ("vault", "SECRET_UPDATE", "Replace a secret, in running containers too"),
         },
     ),
     "system": (

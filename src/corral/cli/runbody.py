@@ -179,6 +179,14 @@ def _health(flags: Flags) -> dict[str, Any]:
     return {**found, **{key: flags[name] for key, name in zip(keys, names[1:], strict=True) if flags[name]}}
 
 
+def _vault_files(items: list[str]) -> list[dict[str, Any]]:
+    if not items:
+        return []
+    from corral.cli.vault import parse_file
+
+    return [parse_file(item) for item in items]
+
+
 def _only_if(name: str, value: Any) -> dict[str, Any]:
     """A field beyond Docker's API: sent only when it says something."""
     return {name: value} if value else {}
@@ -194,6 +202,8 @@ def _host(flags: Flags, network_mode: str) -> dict[str, Any]:
         "RestartPolicy": restart_policy(flags["restart"]),
         **_only_if("RestartOptions", restart_options(flags["restart"])),
         **_only_if("DependsOn", flags["depends-on"]),
+        **_only_if("Secrets", _vault_files(flags["secret"])),
+        **_only_if("Configs", _vault_files(flags["config"])),
         "AutoRemove": flags["rm"],
         "VolumeDriver": flags["volume-driver"],
         "VolumesFrom": flags["volumes-from"] or None,

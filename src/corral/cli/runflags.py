@@ -86,6 +86,8 @@ CREATE_FLAGS = (
     Flag("quiet", "q", "bool", "Do not show the progress of a pull"),
     Flag("read-only", "", "bool", "Mount the root file system read-only"),
     Flag("restart", "", "string", "When to start it again: no, on-failure[:N], always or unless-stopped", "no"),
+    Flag("secret", "", "list", "Secret as a file in /run/secrets (NAME[,target=...][,mode=...][,on-update=...])"),
+    Flag("config", "", "list", "Config as a file in /run/configs (NAME[,target=...][,mode=...][,on-update=...])"),
     Flag("depends-on", "", "list", "Start after this container: NAME[:started|healthy|completed]"),
     Flag("rm", "", "bool", "Remove the container, and its anonymous volumes, when it ends"),
     Flag("runtime", "", "string", "OCI runtime to use"),

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from corral.engine import create, defaults, edits, extensions, lifecycle, ordering, signals, spec, start
+from corral.engine import create, defaults, edits, extensions, lifecycle, ordering, signals, spec, start, vaultfiles
 from corral.engine.context import Engine
 from corral.engine.execs import Execs
 from corral.engine.exits import Exits
@@ -101,6 +101,23 @@ class Containers:
             return
         _log.info("container %s did not exit within %s s of signal %d: killing it", live.id, timeout_s, signal)
         await self._kill_now(live)
+
+    async def vault_changed(self, kind: str, name: str) -> list[str]:
+        """Replace a secret or config in every running container that has it; the names of those containers."""
+        told = []
+        for live in list(self._index):
+            files = [file for of, file in vaultfiles.wanted(live.record.host) if of == kind and file.source == name]
+            if not files or not live.has_process:
+                continue
+            found = await asyncio.to_thread(vaultfiles.placed, self._engine.vault, live.record.host)
+            await asyncio.to_thread(vaultfiles.place, live.record.state.pid, found)
+            told.append(live.record.name)
+            for number in {vaultfiles.action(file) for file in files}:
+                if number is None:
+                    await self.restart(live.id, None)
+                elif number:
+                    await self._signal(live, number)
+        return told
 
     async def shut_down(self, timeout_s: float | None) -> None:
         """End every container because the daemon ends and was told so; their policies stay as they are."""

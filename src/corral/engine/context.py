@@ -17,6 +17,7 @@ from corral.image.model import User
 from corral.net.networks import Networks
 from corral.store.db import Database, Statement
 from corral.store.snapshots import Snapshots
+from corral.store.vault import Vault
 from corral.volume.volumes import Volumes
 
 
@@ -67,6 +68,7 @@ class Engine:
     snapshots: Snapshots
     networks: Networks
     volumes: Volumes
+    vault: Vault
     index: Index = field(default_factory=Index)
     checks: HealthCounts = field(default_factory=HealthCounts)
     background: set[asyncio.Task[None]] = field(default_factory=set)
@@ -82,6 +84,16 @@ class Engine:
     def users_of_image(self, digest: str) -> list[User]:
         """The containers that were made of an image."""
         return [User(live.id, live.has_process) for live in self.index if live.record.image_id == digest]
+
+    def users_of_item(self, kind: str, name: str) -> list[str]:
+        """Names of the containers that have a secret or config."""
+        found = []
+        for live in self.index:
+            host = live.record.host
+            files = host.secrets if kind == "secret" else host.configs
+            if any(file.source == name for file in files or ()):
+                found.append(live.record.name)
+        return found
 
     def users_of_volume(self, name: str) -> list[str]:
         """Ids of the containers that have a volume."""

@@ -22,6 +22,7 @@ from corral.engine import (
     profiles,
     removal,
     unsupported,
+    vaultfiles,
 )
 from corral.engine.context import Engine
 from corral.engine.live import Live, NoSuchContainer
@@ -69,6 +70,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     defaults.check_host(host, cpus=engine.facts.cpus)
     logdrivers.check(host.log_config)
     extensions.apply_labels(host, request.labels or {})
+    vaultfiles.check(host, engine.vault)
     endpoints = _networks(request, host)
     unsupported.check(host, endpoints.values(), confining=engine.facts.confining)
     _check_against_host(engine, host)

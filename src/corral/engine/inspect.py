@@ -105,7 +105,18 @@ def _host_config(record: Container) -> dict[str, Any]:
         shown["MaskedPaths"] = None if record.host.privileged else list(profiles.MASKED_PATHS)
     if record.host.readonly_paths is None:
         shown["ReadonlyPaths"] = None if record.host.privileged else list(profiles.READONLY_PATHS)
-    for name in ("Mounts", "Tmpfs", "Sysctls", "StorageOpt", "Annotations", "Init", "RestartOptions", "DependsOn"):
+    for name in (
+        "Mounts",
+        "Tmpfs",
+        "Sysctls",
+        "StorageOpt",
+        "Annotations",
+        "Init",
+        "RestartOptions",
+        "DependsOn",
+        "Secrets",
+        "Configs",
+    ):
         if shown[name] is None:
             del shown[name]
     shown["PortBindings"] = shown["PortBindings"] or {}

@@ -17,6 +17,9 @@ Spec = dict[str, Any]
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+VAULT_OPTIONS = "nosuid nodev noexec mode=755 size=8m"
+
+
 class InvalidSecurityOption(InvalidParameter):
     """A --security-opt that cannot be used."""
 
@@ -41,6 +44,7 @@ class Surroundings:
     init_path: str
     default_ulimits: Mapping[str, tuple[int, int]]
     built_in_init: bool = False
+    vault_mounts: Sequence[str] = ()  # where a tmpfs is needed for secrets and configs
     seccomp_profile: Mapping[str, Any] | None = None
     user_devices: Sequence[dict[str, Any]] = ()
     throttles: Mapping[str, Any] | None = None
@@ -208,6 +212,7 @@ def _mounts(record: Container, around: Surroundings) -> list[dict[str, Any]]:
     ):
         if path and target not in taken:
             mounts.append(_bind(path, target, "rbind rprivate"))
+    mounts += [_mount(path, "tmpfs", "tmpfs", VAULT_OPTIONS) for path in around.vault_mounts]
     if around.init_path:
         mounts.append(_bind(around.init_path, "/sbin/docker-init", "bind ro"))
     points = sorted(record.mounts, key=lambda point: point.destination.count("/"))

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from corral.engine import devices, failures, filesystem, forwarding, links, logdrivers, mounts, spec
+from corral.engine import devices, failures, filesystem, forwarding, links, logdrivers, mounts, spec, vaultfiles
 from corral.engine.context import Engine
 from corral.engine.defaults import size_bytes
 from corral.engine.live import Live, NoSuchContainer
@@ -45,10 +45,13 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
             bundle = _make_bundle(engine, record, undo)
             mounts.prepare_sources(record.mounts)
             _write_spec(engine, record, bundle)
+            files = await asyncio.to_thread(vaultfiles.placed, engine.vault, record.host) if _has_files(record) else []
             task = engine.launcher.launch(bundle)
             undo.callback(task.close)
             await _create(engine, live, task)
             undo.push_async_callback(_abandon, task)
+            if files:
+                await asyncio.to_thread(vaultfiles.place, task.pid, files)
             attachment = await _attach_network(engine, live, task, undo)
             write_host_files(engine, live, attachment)
             started_ns = time.time_ns()
@@ -62,6 +65,10 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
     await engine.commit(save(record))
     engine.publish(live, "start")
     task.listen(listener_for(live, task))
+
+
+def _has_files(record: Container) -> bool:
+    return bool(record.host.secrets or record.host.configs)
 
 
 def _make_bundle(engine: Engine, record: Container, undo: contextlib.AsyncExitStack) -> str:
@@ -98,6 +105,7 @@ def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
         joined=_joined_namespaces(engine, record),
         init_path=init_path,
         built_in_init=bool(host.init) and not init_path,
+        vault_mounts=tuple(vaultfiles.mounts(host)),
         default_ulimits=spec.ulimits(engine.config.default_ulimits),
         seccomp_profile=_seccomp_profile(profile, host.privileged),
         user_devices=[] if host.privileged else devices.chosen(host),

@@ -74,6 +74,17 @@ class RestartOptions(Wire):
     on_unhealthy: bool = False
 
 
+class VaultFile(Wire):
+    """Beyond Docker: a secret or config of the vault as a file; `on_update` is `restart`, `signal:NAME` or nothing."""
+
+    source: str
+    target: str = ""
+    uid: str = ""
+    gid: str = ""
+    mode: int | None = None
+    on_update: str = ""
+
+
 class PortBinding(Wire):
     """One host side of a published port; the port is text, perhaps a range."""
 
@@ -247,6 +258,8 @@ class HostConfig(Resources):
     readonly_paths: list[str] | None = None
     restart_options: RestartOptions | None = None
     depends_on: list[str] | None = None  # beyond Docker: NAME[:started|healthy|completed]
+    secrets: list[VaultFile] | None = None
+    configs: list[VaultFile] | None = None
 
 
 class EndpointIPAMConfig(Wire):
