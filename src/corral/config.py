@@ -86,6 +86,7 @@ class Config:
     init: bool = False
     no_new_privileges: bool = False
     seccomp_profile: str = ""
+    builder: Mapping[str, Any] | None = None
     tls: bool = False
     tlsverify: bool = False
     tlscacert: str = ""
@@ -279,6 +280,7 @@ _INSIDE: Mapping[str, Callable[[Any], bool]] = {
     "image_gc": lambda item: isinstance(item, (str, list)),
     "default_ulimits": lambda item: _has(item, Name=str, Soft=int, Hard=int),
     "default_address_pools": lambda item: _has(item, base=str, size=int),
+    "builder": lambda item: isinstance(item, dict) and isinstance(item.get("defaultKeepStorage", ""), str),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral.api import containers, credentials, execs, imagelist, images, networks, system, upkeep, volumes, websocket
+from corral.api import build, containers, credentials, execs, imagelist, images, networks, system, upkeep, volumes, websocket
 from corral.api.router import Route
 
 ROUTES = (
@@ -62,6 +62,9 @@ ROUTES = (
     Route("POST", "/commit", images.commit),
     Route("POST", "/images/{name*}/tag", images.tag),
     Route("DELETE", "/images/{name*}", images.remove),
+    # build
+    Route("POST", "/build", build.build),
+    Route("POST", "/build/prune", build.prune, (1, 31)),
     # networks
     Route("GET", "/networks", networks.list_),
     Route("POST", "/networks/create", networks.create),

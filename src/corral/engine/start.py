@@ -42,14 +42,14 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
     try:
         async with contextlib.AsyncExitStack() as undo:
             _take_shared_name(engine, record)
-            bundle = _make_bundle(engine, record, undo)
+            bundle = make_bundle(engine, record, undo)
             mounts.prepare_sources(record.mounts)
-            _write_spec(engine, record, bundle)
+            write_spec(engine, record, bundle)
             task = engine.launcher.launch(bundle)
             undo.callback(task.close)
             await _create(engine, live, task)
-            undo.push_async_callback(_abandon, task)
-            attachment = await _attach_network(engine, live, task, undo)
+            undo.push_async_callback(abandon, task)
+            attachment = await attach_network(engine, live, task, undo)
             write_host_files(engine, live, attachment)
             started_ns = time.time_ns()
             await task.request("start")
@@ -64,7 +64,8 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
     task.listen(listener_for(live, task))
 
 
-def _make_bundle(engine: Engine, record: Container, undo: contextlib.AsyncExitStack) -> str:
+def make_bundle(engine: Engine, record: Container, undo: contextlib.AsyncExitStack) -> str:
+    """The empty folder of a run, below the exec root."""
     bundle = engine.paths.bundle(record.id)
     if os.path.lexists(bundle):
         shutil.rmtree(bundle)
@@ -73,7 +74,8 @@ def _make_bundle(engine: Engine, record: Container, undo: contextlib.AsyncExitSt
     return bundle
 
 
-def _write_spec(engine: Engine, record: Container, bundle: str) -> None:
+def write_spec(engine: Engine, record: Container, bundle: str) -> None:
+    """Build the OCI spec and put it into the bundle."""
     built = spec.build(record, surroundings(engine, record))
     with open(os.path.join(bundle, "config.json"), "wb") as file:
         file.write(msgspec.json.encode(built))
@@ -185,7 +187,8 @@ async def _create(engine: Engine, live: Live, task: Task) -> None:
     task.pid = answer["pid"]
 
 
-async def _attach_network(engine: Engine, live: Live, task: Task, undo: contextlib.AsyncExitStack) -> Attachment:
+async def attach_network(engine: Engine, live: Live, task: Task, undo: contextlib.AsyncExitStack) -> Attachment:
+    """Give a created container its networks; nothing for one that uses another's."""
     record = live.record
     mode = record.host.network_mode
     if mode == "host" or mode.startswith("container:") or record.config.network_disabled:
@@ -273,7 +276,8 @@ def _write(folder: str, name: str, text: str) -> None:
         file.write(text)
 
 
-async def _abandon(task: Task) -> None:
+async def abandon(task: Task) -> None:
+    """Undo a create that was not started."""
     with contextlib.suppress(CorralError, Failure):
         await task.request("abandon")
         await asyncio.wait_for(task.gone.wait(), 10)

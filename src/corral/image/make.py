@@ -18,6 +18,7 @@ from corral.oci import image as oci
 from corral.oci.digest import chain_ids
 from corral.oci.platform import Platform
 from corral.store.content import Content
+from corral.store.gc import Lease
 from corral.store.snapshots import Snapshots
 
 _TELL_EVERY = 512 << 10
@@ -92,6 +93,40 @@ def commit_snapshot(
     return _finish(config, [*below, arrived], base, content, installer)
 
 
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """An image whose layers are all in the store: `config` names them, `base` are descriptors to keep as they came."""
+
+    config: oci.ImageConfig
+    base: tuple[oci.Descriptor, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+
+
+def assemble(assembly: Assembly, content: Content, snapshots: Snapshots, lease: Lease) -> oci.Descriptor:
+    """Write the documents of an image; returns the target."""
+    arrived = []
+    for chain in chain_ids(assembly.config.rootfs.diff_ids):
+        layer = snapshots.layer(chain)
+        lease.add(layer.blob, chain)
+        arrived.append(_stored(content, layer.blob, layer.diff_id))
+    raw = oci.encode(assembly.config)
+    lease.add(content.put(raw))
+    manifest = _with_base(make_manifest(raw, arrived), list(assembly.base))
+    if assembly.annotations:
+        manifest = msgspec.structs.replace(manifest, annotations=dict(assembly.annotations))
+    data = oci.encode(manifest)
+    digest = content.put(data)
+    lease.add(digest)
+    content.sync()
+    return oci.describe(oci.OCI_MANIFEST, data, digest)
+
+
+def _with_base(made: oci.Manifest, base: list[oci.Descriptor]) -> oci.Manifest:
+    """The base's descriptors are kept as they came (their media types may be Docker's): layers stay recognisable."""
+    known = {layer.digest: layer for layer in base}
+    return msgspec.structs.replace(made, layers=[known.get(layer.digest, layer) for layer in made.layers])
+
+
 def _stored(content: Content, digest: str, diff_id: str) -> Arrived:
     unpacked = layers.Unpacked()
     unpacked.digest, unpacked.diff_id, unpacked.blob_size = digest, diff_id, content.size(digest)
@@ -130,11 +165,7 @@ def _finish(
     raw = oci.encode(config)
     installer.install(config, arrived)
     installer.document(raw)
-    made = make_manifest(raw, arrived)
-    # The base's descriptors are kept as they came (their media types may be Docker's): layers stay recognisable.
-    known = {layer.digest: layer for layer in base}
-    manifest = msgspec.structs.replace(made, layers=[known.get(layer.digest, layer) for layer in made.layers])
-    data = oci.encode(manifest)
+    data = oci.encode(_with_base(make_manifest(raw, arrived), base))
     digest = installer.document(data)
     content.sync()
     return oci.describe(oci.OCI_MANIFEST, data, digest)

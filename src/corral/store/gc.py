@@ -32,6 +32,14 @@ class Lease:
             self._leases.counts.update(names)
             self.held += names
 
+    def drop(self, *names: str) -> None:
+        """Keep these no longer."""
+        with self._leases.lock:
+            for name in names:
+                self.held.remove(name)
+            self._leases.counts.subtract(names)
+            self._leases.counts += Counter()
+
 
 class Leases:
     """All leases now held."""
