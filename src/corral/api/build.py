@@ -72,7 +72,7 @@ def _read(services: Services, request: Request) -> _Wanted:
         raise BuildKitWanted()
     if query.text("isolation") not in ("", "default"):
         raise BadQuery(f'Unsupported isolation: "{query.text("isolation")}"')
-    arguments = _json(query.text("buildargs"), dict[str, str | None], "buildargs")
+    arguments = _json(query.text("build args"), dict[str, str | None], "build args")
     given = {name: value for name, value in arguments.items() if value is not None}
     epoch = given.get("SOURCE_DATE_EPOCH", "")
     if epoch and not epoch.isdecimal():
@@ -80,7 +80,7 @@ def _read(services: Services, request: Request) -> _Wanted:
     platform = query.text("platform")
     names = tuple(dict.fromkeys(reference.parse(name).tagged().familiar for name in query.all("t") if name))
     logins = _logins(request)
-    fields = {
+    fields: dict[str, Any] = {
         "target": query.text("target"),
         "arguments": given,
         "labels": _json(query.text("labels"), dict[str, str], "labels"),
@@ -209,9 +209,10 @@ async def _build(
         source = text or dockerfile.decode(contexts.dockerfile(files, name), name)
         plan = stages.read(dockerfile.parse(source, name))
         await contexts.apply_ignore(tools, files, name)
-        put({})  # from here on the answer is a stream: a client that goes away is noticed, even of a quiet build
         asked = BuildRequest(plan=plan, context=files, **wanted.fields)
-        standing, config = await builder.build(tools, asked, lines.take)
+        prepared = builder.prepare(tools, asked, lines.take)
+        put({})  # from here on the answer is a stream: a client that goes away is noticed, even of a quiet build
+        standing, config = await builder.build(prepared)
         await _finish(services, standing, config, asked, wanted, lines, put)
 
 
@@ -295,4 +296,3 @@ def rows(services: Services) -> list[dict[str, Any]]:
         )
         for record in services.builder.cache.records()
     ]
-

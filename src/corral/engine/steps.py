@@ -83,10 +83,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Ended:
-    """How the command ended."""
+    """How the command ended.  `released` is done once everything that the process held has been given back."""
 
     exit_code: int
     oom_killed: bool
+    released: asyncio.Task[None]
 
 
 def new_id() -> str:
@@ -107,23 +108,29 @@ async def run(engine: Engine, step_id: str, step: Step, output: Output) -> Ended
     """
     record = _record(engine, step_id, step)
     live = Live(record)
+    undo = contextlib.AsyncExitStack()
     try:
-        async with contextlib.AsyncExitStack() as undo:
-            _make_folder(engine, record, undo)
-            bundle = start.make_bundle(engine, record, undo)
-            start.write_spec(engine, record, bundle)
-            process = _Process(engine.launcher.launch(bundle))
-            undo.callback(process.task.close)
-            connection = await _create(engine, live, process.task, step.root)
-            undo.callback(connection.close)
-            undo.push_async_callback(process.end)
-            attachment = await start.attach_network(engine, live, process.task, undo)
-            start.write_host_files(engine, live, attachment)
-            await process.start()
-            await _relay(connection, output)
-            return await process.exited
+        _make_folder(engine, record, undo)
+        bundle = start.make_bundle(engine, record, undo)
+        start.write_spec(engine, record, bundle)
+        process = _Process(engine.launcher.launch(bundle))
+        undo.callback(process.task.close)
+        connection = await _create(engine, live, process.task, step.root)
+        undo.callback(connection.close)
+        undo.push_async_callback(process.end)
+        attachment = await start.attach_network(engine, live, process.task, undo)
+        start.write_host_files(engine, live, attachment)
+        await process.start()
+        await _relay(connection, output)
+        exit_code, oom_killed = await process.exited
     except Failure as failure:
+        await undo.aclose()
         raise failures.of_start(failure) from failure
+    except BaseException:
+        await undo.aclose()
+        raise
+    # Its processes are gone, and with them its mounts.  What else it held (cgroup, address) need not be waited for.
+    return Ended(exit_code, oom_killed, asyncio.ensure_future(undo.aclose()))
 
 
 class _Process:
@@ -131,7 +138,7 @@ class _Process:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.exited: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self.exited: asyncio.Future[tuple[int, bool]] = asyncio.get_running_loop().create_future()
         self._started = False
 
     async def start(self) -> None:
@@ -143,9 +150,9 @@ class _Process:
         if self.exited.done():
             return
         if event["event"] == "exit":
-            self.exited.set_result(Ended(event["status"], event["oom_killed"]))
+            self.exited.set_result((event["status"], event["oom_killed"]))
         elif event["event"] == "lost":
-            self.exited.set_result(Ended(_LOST_EXIT_CODE, False))
+            self.exited.set_result((_LOST_EXIT_CODE, False))
 
     async def end(self) -> None:
         """Kill what still runs, and wait until the shim has given everything back."""
