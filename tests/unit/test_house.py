@@ -142,6 +142,8 @@ EXERCISED = {
     "POST /images/{name*}/tag": '"tag"',
     "DELETE /images/{name*}": '"rmi"',
     "POST /commit": '"commit"',
+    "POST /build": '"/build"',
+    "POST /build/prune": "/build/prune",
     "GET /networks": '"network", "ls"|/networks',
     "POST /networks/create": '"network", "create"',
     "POST /networks/prune": '"network", "prune"',

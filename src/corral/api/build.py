@@ -72,7 +72,7 @@ def _read(services: Services, request: Request) -> _Wanted:
         raise BuildKitWanted()
     if query.text("isolation") not in ("", "default"):
         raise BadQuery(f'Unsupported isolation: "{query.text("isolation")}"')
-    arguments = _json(query.text("build args"), dict[str, str | None], "build args")
+    arguments = _json(query.text("buildargs"), dict[str, str | None], "build args")
     given = {name: value for name, value in arguments.items() if value is not None}
     epoch = given.get("SOURCE_DATE_EPOCH", "")
     if epoch and not epoch.isdecimal():

@@ -59,6 +59,10 @@ class Leases:
                 self.counts.subtract(lease.held)
                 self.counts += Counter()
 
+    def keep(self) -> Lease:
+        """A lease without an end: its owner drops what it no longer wants."""
+        return Lease(self)
+
     def is_held(self, name: str) -> bool:
         """Whether an operation keeps it."""
         return self.counts[name] > 0
