@@ -12,7 +12,8 @@ import os
 import posixpath
 from collections.abc import AsyncIterator, Callable
 
-from corral.build import copying, dockerignore, sources
+from corral.build import dockerfile as dockerfiles
+from corral.build import dockerignore, sources
 from corral.build.executor import Tools
 from corral.build.problems import DockerfileError
 from corral.build.request import Files
@@ -24,6 +25,7 @@ BYTES_MAX = 256 << 30
 FILES_MAX = 4_000_000
 _PIPE_BYTES = 1 << 20
 _IGNORE_FILE_MAX_BYTES = 4 << 20
+_DOCKERFILE_MAX_BYTES = dockerfiles.SIZE_MAX_BYTES
 
 
 class NoDockerfile(InvalidParameter):
@@ -99,21 +101,15 @@ async def from_remote(tools: Tools, remote: str) -> tuple[Files, str]:
     if not remote.startswith(("http://", "https://")):
         raise BadRemote(f"remoteURL ({remote}) could not be recognized as URL")
     place = os.path.join(tools.scratch, "remote")
-    await asyncio.to_thread(sources.download, remote, place)
+    await tools.workers.call("download", url=remote, place=place)
+    found = await tools.workers.call("is_archive", place=place)
     with open(place, "rb") as file:
-        if await asyncio.to_thread(copying.is_archive, file.fileno()):
-            file.seek(0)
+        if found["archive"]:
             return await receive(tools, _pieces(file.fileno())), ""
-        file.seek(0)
-        text = file.read(copying_limit()).decode("utf-8", "replace")
+        text = file.read(_DOCKERFILE_MAX_BYTES).decode("utf-8", "replace")
     made = _folder(tools)
     await tools.workers.call("index", directory=made.directory, index=made.index)
     return made, text
-
-
-def copying_limit() -> int:
-    """How long a Dockerfile may be that comes alone."""
-    return 16 << 20
 
 
 async def _pieces(fd: int) -> AsyncIterator[bytes]:
@@ -138,9 +134,9 @@ def dockerfile(context: Files, name: str) -> bytes:
     clean = posixpath.normpath(posixpath.join("/", name)).lstrip("/")
     if posixpath.normpath(name).startswith(".."):
         raise OutsideContext(name)
-    data = read_file(context, clean, copying_limit())
+    data = read_file(context, clean, _DOCKERFILE_MAX_BYTES)
     if data is None and name == "Dockerfile":
-        data = read_file(context, "dockerfile", copying_limit())
+        data = read_file(context, "dockerfile", _DOCKERFILE_MAX_BYTES)
     if data is None:
         raise NoDockerfile(name)
     return data

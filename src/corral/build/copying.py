@@ -6,19 +6,16 @@ either; what is written goes through `corral.store.tree`, as layers and `docker 
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import os
 import posixpath
 import re
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 from corral.build.dockerignore import Ignore
 from corral.build.trees import Chosen, SourceMissing
 from corral.errors import InvalidParameter
-from corral.image import layers
+from corral.image import layers, unwrap
 from corral.linux import files
 from corral.runtime import users
 from corral.runtime.failure import Failure
@@ -263,49 +260,7 @@ def unpack_archive(into: Into, fd: int, destination: str) -> bool:
 
 def plain_source(source: Callable[[], bytes]) -> Callable[[], bytes]:
     """A source of uncompressed bytes: gzip, zstd, bzip2 and xz are recognised."""
-    head = b""
-    while len(head) < 6 and (piece := source()):
-        head += piece
-
-    def again() -> bytes:
-        nonlocal head
-        if head:
-            data, head = head, b""
-            return data
-        return source()
-
-    if head.startswith(b"BZh"):
-        return _decompressed(bz2.BZ2Decompressor, again)
-    if head.startswith(b"\xfd7zXZ\0"):
-        return _decompressed(lzma.LZMADecompressor, again)
-    return layers.decompress(again)[1]
-
-
-def _decompressed(make: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor], source: Callable[[], bytes],
-                  ) -> Callable[[], bytes]:  # fmt: skip
-    engine = make()
-
-    def read() -> bytes:
-        nonlocal engine
-        while True:
-            data = b""
-            if engine.eof:
-                data = engine.unused_data or source()
-                if not data:
-                    return b""
-                engine = make()
-            elif engine.needs_input:
-                data = source()
-                if not data:
-                    raise layers.CorruptLayer("unexpected EOF")
-            try:
-                plain = engine.decompress(data, _PIECE)
-            except (OSError, lzma.LZMAError) as error:
-                raise layers.CorruptLayer(str(error)) from error
-            if plain:
-                return plain
-
-    return read
+    return layers.decompress(unwrap.unwrap(source))[1]
 
 
 def is_archive(fd: int) -> bool:
@@ -386,8 +341,3 @@ def _symbolic(mode: int, clause: str, directory: bool) -> int:
         bits |= 0o1000 * ("t" in letters)
         mode = mode & ~bits if operator == "-" else mode | bits
     return mode
-
-
-def now_ns() -> int:
-    """The time, for files that have none of their own."""
-    return time.time_ns()

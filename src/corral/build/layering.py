@@ -9,11 +9,11 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from corral.image import diff, whiteouts
-from corral.store import snapshots, tar, tarwriter, tree
+from corral.store import snapshots, tar, tree
 
 
 def pack_upper(
@@ -30,6 +30,12 @@ def pack_upper(
         empty = not any(found)
     if empty and (not lower or _same_directory(os.stat(upper), os.stat(lower[0]))):
         return {"empty": True}
+    if epoch_ns is not None:
+        top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _clamp(top, epoch_ns)
+        finally:
+            os.close(top)
     deflater = zlib.compressobj(1, zlib.DEFLATED, 31)
     compressed, plain = hashlib.sha256(), hashlib.sha256()
     size = 0
@@ -43,7 +49,7 @@ def pack_upper(
             while view:
                 view = view[file.write(view) :]
 
-        for piece in _pieces(upper, epoch_ns):
+        for piece in diff.pack_diff(upper):
             plain.update(piece)
             write(deflater.compress(piece))
         write(deflater.flush())
@@ -58,32 +64,21 @@ def pack_upper(
     }
 
 
-def _pieces(upper: str, epoch_ns: int | None) -> Iterator[bytes]:
-    if epoch_ns is None:
-        return diff.pack_diff(upper)
-    return _clamped(upper, epoch_ns)
-
-
-def _clamped(upper: str, epoch_ns: int) -> Iterator[bytes]:
-    packer = _ClampedPacker(epoch_ns)
-    fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield from packer.walk(fd, ".", "")
-    finally:
-        os.close(fd)
-    yield packer.rest() + tarwriter.END
-
-
-class _ClampedPacker(diff.LayerPacker):
-    """A packer in whose layer no time is later than an epoch."""
-
-    def __init__(self, epoch_ns: int) -> None:
-        super().__init__()
-        self._epoch_ns = epoch_ns
-
-    def head(self, entry: tar.Entry) -> bytes:
-        entry.mtime_ns = min(entry.mtime_ns, self._epoch_ns)
-        return super().head(entry)
+def _clamp(directory: int, epoch_ns: int) -> None:
+    """No time below `directory`, its own included, stays later than an epoch."""
+    with os.scandir(directory) as found:
+        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+    for name, is_directory in entries:
+        if is_directory:
+            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                _clamp(below, epoch_ns)
+            finally:
+                os.close(below)
+        elif os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime_ns > epoch_ns:
+            os.utime(name, ns=(epoch_ns, epoch_ns), dir_fd=directory, follow_symlinks=False)
+    if os.fstat(directory).st_mtime_ns > epoch_ns:
+        os.utime(directory, ns=(epoch_ns, epoch_ns))
 
 
 class Replay(tree.Unpacker):

@@ -1,39 +1,28 @@
 """Files from elsewhere: ADD of a URL or a git repository, and contexts that are one.
 
-The network is read in threads; what arrives lies in the build's scratch folder until its end.
+Workers and git read the network; what arrives lies in the build's scratch folder until its end.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import hashlib
 import os
 import posixpath
 import re
 import secrets
 import shutil
-import urllib.error
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from corral.build.problems import DockerfileError
-from corral.errors import InvalidParameter, Unavailable
+from corral.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from corral.build.executor import Tools
 
-DOWNLOAD_MAX_BYTES = 64 << 30
-_PIECE = 1 << 20
-_TIMEOUT_S = 60
 _GIT_HOST = re.compile(r"(?:[\w.-]+@)[\w.-]+:.+")
 _NOTHING_ASKED = {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", "GIT_ASKPASS": "/bin/true"}
-
-
-class DownloadFailed(Unavailable):
-    """A URL that did not give its file."""
 
 
 class WrongChecksum(InvalidParameter):
@@ -78,7 +67,7 @@ def is_git(source: str) -> bool:
 
 
 async def fetch(tools: Tools, url: str, checksum: str, keep_git_dir: bool) -> Fetched:
-    """Bring what an ADD asks for; raises DownloadFailed, WrongChecksum or CannotClone."""
+    """Bring what an ADD asks for; raises what a download does, WrongChecksum or CannotClone."""
     place = os.path.join(tools.scratch, f"fetched-{secrets.token_hex(4)}")
     if is_git(url):
         directory, commit = await clone(url, place, keep_git_dir=keep_git_dir)
@@ -87,41 +76,14 @@ async def fetch(tools: Tools, url: str, checksum: str, keep_git_dir: bool) -> Fe
         return Fetched(f"git:{commit}:{keep_git_dir}", directory=directory)
     if checksum and not re.fullmatch(r"sha256:[0-9a-f]{64}", checksum):
         raise DockerfileError(f"invalid checksum {checksum!r}: only sha256 is supported")
-    digest, mtime_ns = await asyncio.to_thread(download, url, place)
+    found = await tools.workers.call("download", url=url, place=place)
+    digest, mtime_ns = found["digest"], found["mtime_ns"]
     if checksum and digest != checksum:
         raise WrongChecksum(checksum, digest)
     name = posixpath.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
     if not name or name in (".", ".."):
         name = "download"
     return Fetched(digest, path=place, name=name.replace("/", "_"), mtime_ns=mtime_ns)
-
-
-def download(url: str, place: str, limit: int = DOWNLOAD_MAX_BYTES) -> tuple[str, int]:
-    """Write what `url` gives to the file `place`; its digest, and when the server says it was changed (or 0)."""
-    hashed, size = hashlib.sha256(), 0
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response, open(place, "wb") as file:
-            while data := response.read(_PIECE):
-                size += len(data)
-                if size > limit:
-                    raise DownloadFailed(f"{url} is larger than {limit} bytes")
-                hashed.update(data)
-                file.write(data)
-            changed = response.headers.get("Last-Modified")
-    except urllib.error.HTTPError as error:
-        raise DownloadFailed(f"failed to GET {url} with status {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:
-        raise DownloadFailed(f"cannot download {url}: {getattr(error, 'reason', error)}") from error
-    return f"sha256:{hashed.hexdigest()}", _when(changed)
-
-
-def _when(changed: str | None) -> int:
-    if not changed:
-        return 0
-    try:
-        return int(email.utils.parsedate_to_datetime(changed).timestamp()) * 10**9
-    except (TypeError, ValueError):
-        return 0
 
 
 async def clone(url: str, place: str, *, keep_git_dir: bool = False) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import posixpath
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 from corral.build import instructions as ins
@@ -441,9 +442,7 @@ def _nothing() -> None:
 
 
 def _epoch_ns(request: Request) -> int:
-    from corral.build.copying import now_ns
-
-    return request.epoch * 10**9 if request.epoch is not None else now_ns()
+    return request.epoch * 10**9 if request.epoch is not None else time.time_ns()
 
 
 def _overlay(root: processes.Root) -> dict[str, Any]:

@@ -239,6 +239,20 @@ def workdir(request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def download(request: dict[str, Any]) -> dict[str, Any]:
+    """Bring what `url` gives into the file `place`."""
+    from corral.build.download import download as bring  # an HTTP client, which most builds never need
+
+    found, mtime_ns = bring(request["url"], request["place"])
+    return {"digest": found, "mtime_ns": mtime_ns}
+
+
+def is_archive(request: dict[str, Any]) -> dict[str, Any]:
+    """Whether the file `place` is an archive."""
+    with open(request["place"], "rb") as file:
+        return {"archive": copying.is_archive(file.fileno())}
+
+
 def squash(request: dict[str, Any]) -> dict[str, Any]:
     """Replay layers (directories, lowest first) into the overlay `root`, whose upper becomes all of them in one."""
     with _mounted(request["root"], request["scratch"], "root") as root_fd, layering.Replay(root_fd) as replay:
@@ -271,6 +285,8 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "digest": digest,
     "copy": copy,
     "workdir": workdir,
+    "download": download,
+    "is_archive": is_archive,
     "squash": squash,
     "pack": pack,
 }

@@ -20,7 +20,6 @@ from typing import Any
 
 from corral.engine import defaults, failures, filesystem, start, unsupported
 from corral.engine.context import Engine
-from corral.engine.create import LOG_DRIVERS
 from corral.engine.live import Live
 from corral.engine.record import Container, MountPoint
 from corral.engine.tasks import Task
@@ -98,7 +97,7 @@ def new_id() -> str:
 def check(engine: Engine, limits: Limits, network: str) -> None:
     """Raise as a create of a container would, before anything is done."""
     host = _host(engine, Step((), (), "/", "", Root((), "", ""), network=network, limits=limits))
-    defaults.check_host(host, cpus=engine.facts.cpus, log_drivers=LOG_DRIVERS)
+    defaults.check_host(host, cpus=engine.facts.cpus)
 
 
 async def run(engine: Engine, step_id: str, step: Step, output: Output) -> Ended:

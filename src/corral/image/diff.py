@@ -36,7 +36,7 @@ class Change:
 
 def pack_diff(upper: str) -> Iterator[bytes]:
     """The layer tar of an upper directory, its root included; equal trees give equal bytes."""
-    packer = LayerPacker()
+    packer = _LayerPacker()
     fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield from packer.walk(fd, ".", "")
@@ -45,9 +45,7 @@ def pack_diff(upper: str) -> Iterator[bytes]:
     yield packer.rest() + tarwriter.END
 
 
-class LayerPacker(pack.Packer):
-    """Packs an upper directory: overlayfs's marks become the tar's."""
-
+class _LayerPacker(pack.Packer):
     def directory(self, fd: int, name: str) -> None:
         super().directory(fd, name)
         if _xattr(fd, _REDIRECT_XATTR):

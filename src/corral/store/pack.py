@@ -56,10 +56,6 @@ class Packer:
         self._out.clear()
         return data
 
-    def head(self, entry: tar.Entry) -> bytes:
-        """The header of a member; for subclasses that change what it says."""
-        return tarwriter.header(entry)
-
     def walk(self, directory: int, leaf: str, name: str) -> Iterator[bytes]:
         """`leaf` of `directory` as `name`, and everything below it."""
         status = os.stat(leaf, dir_fd=directory, follow_symlinks=False)
@@ -93,7 +89,7 @@ class Packer:
         """The member for an opened directory."""
         entry = describe(os.fstat(fd), name)
         entry.xattrs = xattrs(fd)
-        self._out += self.head(entry)
+        self._out += tarwriter.header(entry)
 
     def _enter(
         self, directory: int, leaf: str, name: str, device: int
@@ -134,7 +130,7 @@ class Packer:
             if entry.type == tar.SYMLINK:
                 entry.linkname = os.readlink(leaf, dir_fd=directory)
             if entry.type == tar.REGULAR or not self._linked(status, entry):
-                self._out += self.head(entry)
+                self._out += tarwriter.header(entry)
         except FileNotFoundError:
             return  # it went away while we were looking: so be it, as in any archive of a living tree
 
@@ -149,7 +145,7 @@ class Packer:
             return
         entry.xattrs = xattrs(fd)
         size = entry.size = entry.real_size = status.st_size
-        self._out += self.head(entry)
+        self._out += tarwriter.header(entry)
         left = size
         while left:
             data = os.read(fd, min(left, _PIECE))
@@ -170,7 +166,7 @@ class Packer:
         if first == entry.name:
             return False
         entry.type, entry.linkname, entry.size = tar.HARD_LINK, first, 0
-        self._out += self.head(entry)
+        self._out += tarwriter.header(entry)
         return True
 
 
