@@ -353,13 +353,13 @@ def test_the_cache_outlives_the_image_and_the_daemon(own_daemon: Daemon) -> None
     own_daemon.restart()
     again = build(own_daemon, CACHED, {"f": "kept"})
     assert (again.cached, again.id) == (4, first.id)
-    rows = own_daemon.get("/system/df").json()["BuildCache"]
+    rows = own_daemon.get("/v1.51/system/df").json()["BuildCache"]
     assert {"regular", "source.local"} == {row["Type"] for row in rows}
     assert any(row["Description"] == "RUN cat /f" and row["UsageCount"] == 1 for row in rows)
     own_daemon.delete(f"/images/{first.id}", force="1")
     pruned = own_daemon.post("/build/prune", all="1").json()
     assert len(pruned["CachesDeleted"]) == len(rows) and pruned["SpaceReclaimed"] > 0
-    assert own_daemon.get("/system/df").json()["BuildCache"] == []
+    assert own_daemon.get("/v1.51/system/df").json()["BuildCache"] == []
     assert build(own_daemon, CACHED, {"f": "kept"}).cached == 0
 
 
@@ -371,7 +371,7 @@ def test_the_cache_has_a_limit(own_daemon: Daemon) -> None:
         built = build(own_daemon, f"FROM {IMAGE}\nRUN echo {number}; dd if=/dev/zero of=/f bs=1M count=1")
         own_daemon.delete(f"/images/{built.id}", force="1")
     build(own_daemon, f"FROM {IMAGE}\nRUN echo last")
-    rows = own_daemon.get("/system/df").json()["BuildCache"]
+    rows = own_daemon.get("/v1.51/system/df").json()["BuildCache"]
     assert sum(row["Size"] for row in rows) <= 3_200_000
     assert build(own_daemon, f"FROM {IMAGE}\nRUN echo 3; dd if=/dev/zero of=/f bs=1M count=1").cached == 1
 
@@ -379,7 +379,7 @@ def test_the_cache_has_a_limit(own_daemon: Daemon) -> None:
 def test_the_docker_command_prunes(own_daemon: Daemon) -> None:
     build(own_daemon, f"FROM {IMAGE}\nRUN echo prune > /me")
     assert "Total reclaimed space" in own_daemon.output("builder", "prune", "-f", "-a")
-    assert own_daemon.get("/system/df").json()["BuildCache"] == []
+    assert own_daemon.get("/v1.51/system/df").json()["BuildCache"] == []
 
 
 # --- settings --------------------------------------------------------------------------------------------------
