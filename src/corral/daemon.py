@@ -371,6 +371,7 @@ async def _shut_down(services: Services) -> None:
         await services.containers.shut_down(seconds if seconds >= 0 else None)
     for task in list(engine.background):
         task.cancel()
+    await services.builder.close()
     for live in engine.index:
         if live.health is not None:
             live.health.stop()

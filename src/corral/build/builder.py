@@ -46,6 +46,7 @@ class Builder:
     def __init__(self, engine: Engine, cache: Cache) -> None:
         self._engine = engine
         self.cache = cache
+        self._workers = Workers(max(2, engine.facts.cpus))
         self._root = os.path.join(engine.paths.data_root, "build")
         os.makedirs(os.path.join(self._root, _MOUNTS), mode=0o711, exist_ok=True)
         os.chmod(self._root, 0o711)
@@ -60,8 +61,8 @@ class Builder:
         engine, images = self._engine, self._engine.images
         scratch = tempfile.mkdtemp(dir=self._root)
         os.chmod(scratch, 0o711)
-        workers = Workers(max(2, engine.facts.cpus))
-        workers.warm()
+        workers = self._workers
+        workers.begin()
         with images.leases.hold() as lease:
             layers = Layers(images, workers, lease, epoch * 10**9 if epoch is not None else None)
             try:
@@ -72,7 +73,7 @@ class Builder:
             else:
                 await layers.close(hurry=False)
             finally:
-                await workers.close()
+                workers.end()
                 await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
                 images.snapshots.later()
         await self._make_room()
@@ -153,6 +154,10 @@ class Builder:
         if gone:
             self.cache.drop(gone)
             await self._engine.images.collect()
+
+    async def close(self) -> None:
+        """End the worker processes, for the daemon's end."""
+        await self._workers.close()
 
     async def prune(self, chosen: Sequence[Record]) -> int:
         """Forget records; the bytes that went with them."""

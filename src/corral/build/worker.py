@@ -27,6 +27,7 @@ from corral.store import tree
 
 _OVERLAY_OPTIONS = ["redirect_dir=off", "metacopy=off"]
 _PIECE = 256 << 10
+_INDEXES_KEPT = 4
 
 _indexes: dict[str, trees.Index] = {}
 
@@ -83,6 +84,8 @@ def _index(source: dict[str, Any]) -> trees.Index | None:
     if not path:
         return None
     if path not in _indexes:
+        while len(_indexes) >= _INDEXES_KEPT:
+            del _indexes[next(iter(_indexes))]
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             _indexes[path] = json.load(file)
     return _indexes[path]
@@ -165,6 +168,8 @@ def index(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keep_index(path: str, found: trees.Index) -> None:
+    while len(_indexes) >= _INDEXES_KEPT:
+        del _indexes[next(iter(_indexes))]
     _indexes[path] = found
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         json.dump(found, file)
