@@ -28,6 +28,7 @@ from corral.engine.record import timestamp
 from corral.engine.steps import Limits
 from corral.errors import CorralError, Unsupported
 from corral.oci import reference
+from corral.oci.image import ImageConfig
 from corral.oci.platform import parse_platform
 from corral.wire import common
 from corral.wire.build import CacheRow, RegistryLogin
@@ -56,7 +57,7 @@ class _Wanted:
     quiet: bool
     remove: bool
     epoch: int | None
-    outputs: str
+    cache_from: tuple[str, ...]
     fields: dict[str, Any]
 
 
@@ -72,6 +73,8 @@ def _read(services: Services, request: Request) -> _Wanted:
         raise BuildKitWanted()
     if query.text("isolation") not in ("", "default"):
         raise BadQuery(f'Unsupported isolation: "{query.text("isolation")}"')
+    if query.text("outputs") not in ("", "[]", "null"):
+        raise BadQuery("outputs cannot be sent in a classic build's stream: use `corral build --output`")
     arguments = _json(query.text("buildargs"), dict[str, str | None], "build args")
     given = {name: value for name, value in arguments.items() if value is not None}
     epoch = given.get("SOURCE_DATE_EPOCH", "")
@@ -92,7 +95,7 @@ def _read(services: Services, request: Request) -> _Wanted:
         "limits": _limits(request),
         "auth": lambda name: logins.get(reference.parse(name).domain),
         "epoch": int(epoch) if epoch else None,
-        "keep_failed": not query.flag("forcerm"),
+        "inline_cache": given.get("BUILDKIT_INLINE_CACHE") == "1",
     }
     return _Wanted(
         names=names,
@@ -101,7 +104,7 @@ def _read(services: Services, request: Request) -> _Wanted:
         quiet=query.flag("q"),
         remove=query.flag("rm", True),
         epoch=fields["epoch"],
-        outputs=query.text("outputs"),
+        cache_from=tuple(_json(query.text("cachefrom"), list[str], "cachefrom")),
         fields=fields,
     )
 
@@ -212,8 +215,10 @@ async def _build(
         asked = BuildRequest(plan=plan, context=files, **wanted.fields)
         prepared = builder.prepare(tools, asked, lines.take)
         put({})  # from here on the answer is a stream: a client that goes away is noticed, even of a quiet build
+        for ref in wanted.cache_from:
+            await builder.take_cache(prepared, ref, lambda record: None)
         standing, config = await builder.build(prepared)
-        await _finish(services, standing, config, asked, wanted, lines, put)
+        await _finish(services, tools, standing, config, asked, wanted, lines, put)
 
 
 async def _context(tools: Tools, request: Request, wanted: _Wanted) -> tuple[Files, str]:
@@ -222,12 +227,22 @@ async def _context(tools: Tools, request: Request, wanted: _Wanted) -> tuple[Fil
     return await contexts.from_remote(tools, wanted.remote)
 
 
-async def _finish(services: Services, standing: Standing, config: Any, asked: BuildRequest, wanted: _Wanted,
-                  lines: Lines, put: Callable[[dict[str, Any]], None]) -> None:  # fmt: skip
-    unused = sorted(set(asked.arguments) - standing.consumed - stages.PREDEFINED - {"SOURCE_DATE_EPOCH"})
+async def _finish(
+    services: Services,
+    tools: Tools,
+    standing: Standing,
+    config: ImageConfig,
+    asked: BuildRequest,
+    wanted: _Wanted,
+    lines: Lines,
+    put: Callable[[dict[str, Any]], None],
+) -> None:
+    unused = sorted(
+        set(asked.arguments) - standing.consumed - stages.PREDEFINED - {"SOURCE_DATE_EPOCH", "BUILDKIT_INLINE_CACHE"}
+    )
     if unused:
         lines.say(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
-    image = await services.builder.keep(standing, config, asked, wanted.names)
+    image = await services.builder.keep(tools, standing, config, asked, wanted.names)
     put({"aux": {"ID": image.id}})
     if wanted.quiet:
         put({"stream": f"{image.id}\n"})

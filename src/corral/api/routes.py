@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral.api import build, containers, credentials, execs, imagelist, images, networks, system, upkeep, volumes, websocket
+from corral.api import build, containers, credentials, execs, imagelist, images, native, networks, system, upkeep, volumes, websocket
 from corral.api.router import Route
 
 ROUTES = (
@@ -64,6 +64,9 @@ ROUTES = (
     Route("DELETE", "/images/{name*}", images.remove),
     # build
     Route("POST", "/build", build.build),
+    Route("POST", "/corral/build/context", native.context),
+    Route("PUT", "/corral/build/context/{id}", native.fill),
+    Route("POST", "/corral/build", native.build),
     Route("POST", "/build/prune", build.prune, (1, 31)),
     # networks
     Route("GET", "/networks", networks.list_),

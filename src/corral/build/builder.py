@@ -11,18 +11,21 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import msgspec
 
+from corral.build import attest, inline
 from corral.build.cache import Cache, Record
 from corral.build.executor import Executor, Standing, Tools
+from corral.build.kept import Contexts
 from corral.build.layers import Layers
-from corral.build.request import Report, Request
+from corral.build.request import Report, Request, Vertex
 from corral.build.workers import Workers
 from corral.engine import steps as processes
 from corral.engine.context import Engine
-from corral.errors import InvalidParameter
+from corral.errors import CorralError, InvalidParameter
 from corral.image.images import Images
 from corral.image.make import Assembly
 from corral.image.model import Image
@@ -31,6 +34,7 @@ from corral.store.db import Database
 from corral.store.snapshots import spread_directories
 
 _MOUNTS = "mounts"
+_CONTEXTS = "contexts"
 
 
 class NothingBuilt(InvalidParameter):
@@ -51,8 +55,9 @@ class Builder:
         os.makedirs(os.path.join(self._root, _MOUNTS), mode=0o711, exist_ok=True)
         os.chmod(self._root, 0o711)
         spread_directories(self._root)  # contexts come and go
+        self.contexts = Contexts(os.path.join(self._root, _CONTEXTS), self._workers)
         for name in os.listdir(self._root):
-            if name != _MOUNTS:  # of a daemon that died
+            if name not in (_MOUNTS, _CONTEXTS):  # of a daemon that died
                 shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
 
     @contextlib.asynccontextmanager
@@ -112,17 +117,41 @@ class Builder:
         standing.state.note("", created=standing.created, empty=False)
         history[-1] = msgspec.structs.replace(history[-1], comment=f"merge of {len(own)} layers")
 
-    async def keep(self, standing: Standing, config: ImageConfig, request: Request, names: Sequence[str]) -> Image:
+    async def take_cache(self, executor: Executor, ref: str, say: Callable[[dict[str, Any]], None]) -> None:
+        """Know the steps of an image that carries them; one that cannot be had is told, and costs time only."""
+        vertex = Vertex(0, 0, f"importing cache from {ref}", "", None)
+        try:
+            image = await executor.image(ref, vertex)
+        except CorralError as error:
+            say({"event": "note", "text": f"cannot import cache from {ref}: {error}"})
+            return
+        found = inline.take(image, self.cache, self._engine.images)
+        say({"event": "note", "text": f"imported {found} steps of {ref}"})
+
+    async def keep(
+        self, tools: Tools, standing: Standing, config: ImageConfig, request: Request, names: Sequence[str]
+    ) -> Image:
         """Make an image of what was built; one that nothing was added to only gets names."""
         images = self._engine.images
-        if standing.untouched is not None and not (request.labels or request.annotations):
+        plain = not (request.labels or request.annotations or request.inline_cache)
+        if standing.untouched is not None and plain and not (request.provenance or request.sbom):
             for name in names:
                 repository, _, tag = name.rpartition(":")
                 await images.tag(standing.untouched.id, repository, tag)
             return images.get(standing.untouched.id)
         if not config.rootfs.diff_ids and not config.history:
             raise NothingBuilt()
-        assembly = Assembly(config, standing.base, tuple(sorted(request.annotations.items())))
+        annotations = dict(request.annotations)
+        if request.inline_cache and not request.squash:
+            annotations[inline.ANNOTATION] = await inline.describe(standing.trail, images)
+        predicates = []
+        if request.provenance:
+            predicates.append(attest.provenance(request, standing.created))
+        if request.sbom:
+            root = {"lower": list(standing.files.lower), "upper": "", "work": ""}
+            found = await tools.workers.call("packages", scratch=tools.scratch, root=root)
+            predicates.append(attest.sbom(found["packages"], names[0] if names else "image", standing.created))
+        assembly = Assembly(config, standing.base, tuple(sorted(annotations.items())), tuple(predicates))
         return await images.assemble(assembly, names)
 
     async def _config(self, standing: Standing, request: Request) -> ImageConfig:

@@ -10,13 +10,15 @@ import asyncio
 import fcntl
 import os
 import posixpath
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from corral.build import dockerfile as dockerfiles
 from corral.build import dockerignore, sources
 from corral.build.executor import Tools
 from corral.build.problems import DockerfileError
 from corral.build.request import Files
+from corral.build.workers import Workers
 from corral.errors import InvalidParameter
 from corral.image.bridge import with_stream
 from corral.linux import files
@@ -55,26 +57,33 @@ def _folder(tools: Tools) -> Files:
 async def receive(tools: Tools, stream: AsyncIterator[bytes], *, bytes_max: int = BYTES_MAX) -> Files:
     """Unpack the archive that a client sends (plain or compressed)."""
     made = _folder(tools)
-    pipe = os.path.join(tools.scratch, "context.pipe")
+    await through_pipe(
+        tools.workers, os.path.join(tools.scratch, "context.pipe"), stream, "context", directory=made.directory,
+        index=made.index, bytes_max=bytes_max, files_max=FILES_MAX,
+    )  # fmt: skip
+    return made
+
+
+async def through_pipe(
+    workers: Workers, pipe: str, stream: AsyncIterator[bytes], op: str, **fields: Any
+) -> dict[str, Any]:
+    """Call a worker that reads what `stream` delivers from the pipe at the path `pipe`, which is made for it."""
+    if os.path.lexists(pipe):
+        os.unlink(pipe)
     os.mkfifo(pipe, 0o600)
     # Our own reader lets the writer open at once; it is closed when the worker ends, so that the writer ends too.
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     writer = os.open(pipe, os.O_WRONLY | os.O_CLOEXEC)
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    job = asyncio.ensure_future(
-        tools.workers.call(
-            "context", pipe=pipe, directory=made.directory, index=made.index, bytes_max=bytes_max, files_max=FILES_MAX
-        )
-    )
+    job = asyncio.ensure_future(workers.call(op, pipe=pipe, **fields))
     job.add_done_callback(lambda _: os.close(reader))
     try:
         await with_stream(stream, lambda source: _write(writer, source))
-        await job
+        return await job
     except BaseException:
         job.cancel()
         await asyncio.wait((job,))
         raise
-    return made
 
 
 def _write(writer: int, source: Callable[[], bytes]) -> None:
@@ -88,6 +97,26 @@ def _write(writer: int, source: Callable[[], bytes]) -> None:
         return
     finally:
         os.close(writer)
+
+
+async def exported(tools: Tools, lower: Sequence[str]) -> AsyncIterator[bytes]:
+    """The tar of a whole file system, packed by a worker."""
+    pipe = os.path.join(tools.scratch, "export.pipe")
+    os.mkfifo(pipe, 0o600)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(reader, True)
+    keeper = os.open(pipe, os.O_WRONLY | os.O_CLOEXEC)  # without a writer a read would end before the worker begins
+    root = {"lower": list(lower), "upper": "", "work": ""}
+    job = asyncio.ensure_future(tools.workers.call("export", scratch=tools.scratch, root=root, pipe=pipe))
+    job.add_done_callback(lambda _: os.close(keeper))
+    try:
+        while data := await asyncio.to_thread(os.read, reader, _PIPE_BYTES):
+            yield data
+        await job
+    finally:
+        job.cancel()
+        await asyncio.wait((job,))
+        os.close(reader)
 
 
 async def from_remote(tools: Tools, remote: str) -> tuple[Files, str]:

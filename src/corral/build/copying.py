@@ -282,7 +282,7 @@ def owner_of(root_fd: int, text: str) -> tuple[int, int]:
     if user.isdecimal() and (group.isdecimal() or not colon):
         return int(user), int(group) if colon else int(user)
     try:
-        found = users.resolve(text, (), _text(root_fd, "etc/passwd"), _text(root_fd, "etc/group"))
+        found = users.resolve(text, (), text_of(root_fd, "etc/passwd"), text_of(root_fd, "etc/group"))
     except Failure as failure:
         kind, what = ("group", "gid") if failure.stage == "group" else ("user", "uid")
         raise BadOwner(
@@ -294,13 +294,14 @@ def owner_of(root_fd: int, text: str) -> tuple[int, int]:
     return found.uid, found.gid
 
 
-def _text(root_fd: int, path: str) -> str:
+def text_of(root_fd: int, path: str, limit: int = 4 << 20) -> str:
+    """The text of a file of the image; "" where there is none."""
     try:
         fd = files.openat2(root_fd, path, os.O_RDONLY)
     except OSError:
         return ""
     with open(fd, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read(4 << 20)
+        return file.read(limit)
 
 
 def mode_change(text: str) -> Callable[[int, bool], int]:

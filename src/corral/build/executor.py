@@ -17,6 +17,7 @@ from typing import Any
 from corral.build import instructions as ins
 from corral.build import stages, state
 from corral.build.cache import REGULAR, SOURCE_LOCAL, Cache, Record, key_of
+from corral.build.inline import Trail
 from corral.build.instructions import Instruction
 from corral.build.layers import FileSystem, Layers
 from corral.build.numbering import Numbering
@@ -44,6 +45,7 @@ class Standing:
     created: str
     platform: Platform
     base: tuple[Descriptor, ...] = ()
+    trail: list[Trail] = field(default_factory=list)
     origin: FileSystem | None = None  # of the image at the bottom, None for scratch
     steps: int = 0  # lines of history that the image at the bottom has
     untouched: Image | None = None  # the base, as long as nothing has changed it
@@ -148,6 +150,7 @@ class Executor:
             self.report(Started(vertex))
             on_top, triggers = below.state.on_top()
             standing = Standing(on_top, below.files, below.key, below.created, below.platform, below.base)
+            standing.trail = list(below.trail)
             standing.untouched, standing.origin, standing.steps = below.untouched, below.origin, below.steps
             self.report(Finished(vertex, below.key))
             return standing, triggers

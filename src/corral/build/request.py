@@ -51,7 +51,9 @@ class Request:
     allowed: frozenset[str] = frozenset()
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)
-    keep_failed: bool = False
+    inline_cache: bool = False
+    provenance: bool = False
+    sbom: bool = False
 
 
 @dataclass(frozen=True)

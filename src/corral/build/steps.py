@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from corral.build import instructions as ins
 from corral.build import mounts, state
-from corral.build.cache import Record, key_of
+from corral.build.cache import REGULAR, SOURCE_LOCAL, Record, key_of
+from corral.build.inline import Trail
 from corral.build.instructions import Instruction
 from corral.build.problems import DockerfileError
 from corral.build.request import Cached, Files, Ran, Request, Running, Vertex, Wrote
@@ -103,6 +104,7 @@ class Steps:
             standing.created = self._executor.now()
             self._keep_configuration(key, parent, instruction)
         standing.state.note(self._described(instruction), created=standing.created)
+        standing.trail.append(Trail((key,), None, standing.created, instruction.shown[:400], REGULAR))
 
     def _keep_configuration(self, key: str, parent: str, instruction: Instruction) -> None:
         cache = self._tools.cache
@@ -130,6 +132,9 @@ class Steps:
         standing = self._standing
         standing.files = self._executor.take_cached(vertex, record)
         standing.key, standing.created = key, record.created
+        standing.trail.append(
+            Trail(tuple(record.keys), standing.files, record.created, record.description, record.kind)
+        )
         standing.state.note(shown, created=record.created, empty=record.empty)
 
     def _settle(self, root: processes.Root, stubs: list[str], keys: list[str], instruction: Instruction, shown: str,
@@ -149,6 +154,8 @@ class Steps:
 
         standing.files = self._tools.layers.settle(standing.files, root, stubs, settled)
         standing.key, standing.created = keys[0], created
+        kind = SOURCE_LOCAL if isinstance(instruction.body, ins.Copy) else REGULAR
+        standing.trail.append(Trail(tuple(keys), standing.files, created, instruction.shown[:400], kind))
 
     def _note_empty(self, history: list[Any], at: int) -> None:
         import msgspec

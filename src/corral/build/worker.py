@@ -24,10 +24,12 @@ from corral.linux import files, mount
 from corral.runtime import rootmount
 from corral.runtime.failure import Failure
 from corral.store import tree
+from corral.store.pack import pack as pack_tree
 
 _OVERLAY_OPTIONS = ["redirect_dir=off", "metacopy=off"]
 _PIECE = 256 << 10
 _INDEXES_KEPT = 4
+_PACKAGES_MAX_BYTES = 256 << 20
 
 _indexes: dict[str, trees.Index] = {}
 
@@ -167,6 +169,60 @@ def index(request: dict[str, Any]) -> dict[str, Any]:
     return {"files": len(found)}
 
 
+def update(request: dict[str, Any]) -> dict[str, Any]:
+    """Bring a context that is here already up to date: what is not among `paths` goes, what comes replaces the rest."""
+    held = _index(request) or {} if os.path.exists(request["index"]) else {}
+    wanted = set(request["paths"])
+    top = os.open(request["directory"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in sorted(held.keys() - wanted):
+            parent, _, name = path.rpartition("/")
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                directory = files.openat2(top, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    tree.remove_tree(name, directory)
+                finally:
+                    os.close(directory)
+    finally:
+        os.close(top)
+    fd = os.open(request["pipe"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(fd, True)
+    try:
+        new = trees.unpack_context(
+            copying.plain_source(lambda: os.read(fd, _PIECE)),
+            request["directory"],
+            bytes_max=request["bytes_max"],
+            files_max=request["files_max"],
+        )
+        while os.read(fd, _PIECE):
+            pass
+    finally:
+        os.close(fd)
+    found = {path: text for path, text in {**held, **new}.items() if path in wanted}
+    for path in wanted - found.keys():
+        raise errors.InvalidParameter(f"cannot use the build context: {path} was announced and did not come")
+    _keep_index(request["index"], found)
+    return {"files": len(found)}
+
+
+def packages(request: dict[str, Any]) -> dict[str, Any]:
+    """The packages that a stage's package managers have installed."""
+    from corral.build import attest  # it pulls in what most builds never need
+
+    with _mounted(request["root"], request["scratch"], "packages") as root_fd:
+        found = attest.debian(copying.text_of(root_fd, "var/lib/dpkg/status", _PACKAGES_MAX_BYTES))
+        found += attest.alpine(copying.text_of(root_fd, "lib/apk/db/installed", _PACKAGES_MAX_BYTES))
+    return {"packages": sorted(found, key=lambda package: (package["kind"], package["name"]))}
+
+
+def export(request: dict[str, Any]) -> dict[str, Any]:
+    """Write the tar of a stage's whole file system into the pipe `pipe`."""
+    with _mounted(request["root"], request["scratch"], "export") as root_fd, open(request["pipe"], "wb") as file:
+        for piece in pack_tree(root_fd, "", ""):
+            file.write(piece)
+    return {}
+
+
 def _keep_index(path: str, found: trees.Index) -> None:
     while len(_indexes) >= _INDEXES_KEPT:
         del _indexes[next(iter(_indexes))]
@@ -286,6 +342,9 @@ def pack(request: dict[str, Any]) -> dict[str, Any]:
 _OPERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "context": context,
     "prune_context": prune_context,
+    "update": update,
+    "export": export,
+    "packages": packages,
     "index": index,
     "digest": digest,
     "copy": copy,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from msgspec import field
+
 from corral.wire.common import Wire
+from corral.wire.containers import Ulimit
 
 
 class CacheRow(Wire):
@@ -30,3 +35,44 @@ class RegistryLogin(Wire, rename=str):
     serveraddress: str = ""
     identitytoken: str = ""
     registrytoken: str = ""
+
+
+class ContextRequest(Wire, rename=None):
+    """The body of `POST /corral/build/context`: path -> [kind (f, d, l), mode, size, time in ns, link target]."""
+
+    key: str = ""
+    entries: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class NativeBuild(Wire, rename=None):
+    """The body of `POST /corral/build`.  Secrets are base64; `output` is "", tar, oci or docker."""
+
+    context: str = ""
+    contexts: dict[str, str] = field(default_factory=dict)
+    dockerfile: str = ""
+    name: str = "Dockerfile"
+    names: list[str] = field(default_factory=list)
+    target: str = ""
+    arguments: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    no_cache: bool = False
+    no_cache_stages: list[str] = field(default_factory=list)
+    pull: bool = False
+    squash: bool = False
+    platform: str = ""
+    network: str = ""
+    hosts: list[str] = field(default_factory=list)
+    memory: int = 0
+    shm_size: int = 0
+    ulimits: list[Ulimit] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)
+    ssh: dict[str, str] = field(default_factory=dict)
+    logins: dict[str, dict[str, str]] = field(default_factory=dict)
+    output: str = ""
+    cache_from: list[str] = field(default_factory=list)
+    inline_cache: bool = False
+    provenance: bool = False
+    sbom: bool = False
+    check: bool = False
