@@ -86,35 +86,66 @@ async def _stream(services: Services, asked: NativeBuild) -> AsyncIterator[bytes
             if not told:
                 raise
             cause = statuses.first(error)
-            code = cause.exit_code if isinstance(cause, RunFailed) else 1
-            yield streams.encode({"error": str(cause), "code": code}) + b"\n"
+            record: dict[str, Any] = {"error": str(cause), "code": 1}
+            if isinstance(cause, RunFailed):
+                record |= {"error": cause.told, "code": cause.exit_code, "excerpt": cause.excerpt}
+            yield streams.encode(record) + b"\n"
     finally:
         task.cancel()
         await asyncio.wait((task,))
 
 
 async def _build(services: Services, asked: NativeBuild, say: Say, put: Callable[[bytes], None]) -> None:
-    builder = services.builder
-    plan = stages.read(dockerfile.parse(asked.dockerfile, asked.name))
-    for warned in (*plan.warnings, *checks.look(plan, asked.arguments)):
-        place = warned.place
-        excerpt = plan.source.excerpt(place) if place else ""
-        say({"event": "warning", "rule": warned.rule, "message": warned.message, "excerpt": excerpt})
-    if asked.check:
-        return
     epoch = _epoch(asked)
-    async with builder.session(epoch) as tools:
-        wanted = await _request(services, tools, asked, plan, epoch)
-        prepared = builder.prepare(tools, wanted, lambda event: say(_shown(event)))
-        say({"event": "began", "steps": prepared.numbering.total})
-        for ref in asked.cache_from:
-            await builder.take_cache(prepared, ref, say)
-        standing, config = await builder.build(prepared)
-        image = await builder.keep(tools, standing, config, wanted, asked.names)
-        say({"event": "result", "image": image.id, "names": asked.names})
-        if asked.output:
-            say({"output": asked.output})
-            await _output(services, tools, asked, standing, image, put)
+    if not asked.remote:
+        plan = _plan(asked, asked.dockerfile, say)
+        if asked.check:
+            return
+    async with services.builder.session(epoch) as tools:
+        files = services.builder.contexts.get(asked.context).files if asked.context else None
+        if asked.remote:
+            files, text = await contexts.from_remote(tools, asked.remote)
+            name = asked.name
+            plan = _plan(
+                asked, asked.dockerfile or text or dockerfile.decode(contexts.dockerfile(files, name), name), say
+            )
+            await contexts.apply_ignore(tools, files, name)
+        wanted = _request(services, asked, plan, files, epoch)
+        try:
+            await _carry_out(services, tools, asked, wanted, say, put)
+        except RunFailed as error:
+            error.excerpt = plan.source.excerpt(error.place) if error.place else ""
+            raise
+
+
+def _plan(asked: NativeBuild, text: str, say: Say) -> stages.Plan:
+    """The Dockerfile understood, and what is unwise about it told."""
+    plan = stages.read(dockerfile.parse(text, asked.name))
+    for warned in (*plan.warnings, *checks.look(plan, asked.arguments)):
+        excerpt = plan.source.excerpt(warned.place) if warned.place else ""
+        say({"event": "warning", "rule": warned.rule, "message": warned.message, "excerpt": excerpt})
+    return plan
+
+
+async def _carry_out(
+    services: Services,
+    tools: Tools,
+    asked: NativeBuild,
+    wanted: events.Request,
+    say: Say,
+    put: Callable[[bytes], None],
+) -> None:
+    builder = services.builder
+    prepared = builder.prepare(tools, wanted, lambda event: say(_shown(event)))
+    say({"event": "began", "steps": prepared.numbering.total})
+    for ref in asked.cache_from:
+        await builder.take_cache(prepared, ref, say)
+    standing, config = await builder.build(prepared)
+    image = await builder.keep(tools, standing, config, wanted, asked.names)
+    say({"event": "result", "image": image.id, "names": asked.names})
+    if asked.output:
+        say({"output": asked.output})
+        await _output(services, tools, asked, standing, image, put)
 
 
 def _epoch(asked: NativeBuild) -> int | None:
@@ -124,16 +155,16 @@ def _epoch(asked: NativeBuild) -> int | None:
     return int(text) if text else None
 
 
-async def _request(
-    services: Services, tools: Tools, asked: NativeBuild, plan: stages.Plan, epoch: int | None
+def _request(
+    services: Services, asked: NativeBuild, plan: stages.Plan, files: Files | None, epoch: int | None
 ) -> events.Request:
     architecture = services.engine.images.platform.architecture
     logins = asked.logins
     return events.Request(
         plan=plan,
         target=asked.target,
-        context=await _files(services, tools, asked.context, asked.name) if asked.context else None,
-        contexts={name: await _named(services, text) for name, text in asked.contexts.items()},
+        context=files,
+        contexts={name: _named(services, text) for name, text in asked.contexts.items()},
         arguments=asked.arguments,
         labels=asked.labels,
         annotations=asked.annotations,
@@ -167,12 +198,7 @@ def _decoded(name: str, text: str) -> bytes:
         raise BadQuery(f"cannot read secret {name}: {error}") from error
 
 
-async def _files(services: Services, tools: Tools, context_id: str, name: str) -> Files:
-    """The files of an open context; what its ignore file excludes was not sent."""
-    return services.builder.contexts.get(context_id).files
-
-
-async def _named(services: Services, text: str) -> Files | str:
+def _named(services: Services, text: str) -> Files | str:
     if text.startswith("docker-image://"):
         return text.removeprefix("docker-image://")
     return services.builder.contexts.get(text).files

@@ -14,7 +14,7 @@ from corral.build import mounts, state
 from corral.build.cache import REGULAR, SOURCE_LOCAL, Record, key_of
 from corral.build.inline import Trail
 from corral.build.instructions import Instruction
-from corral.build.problems import DockerfileError
+from corral.build.problems import DockerfileError, Place
 from corral.build.request import Cached, Files, Ran, Request, Running, Vertex, Wrote
 from corral.build.sources import Fetched, fetch, is_git, is_url
 from corral.build.stages import PREDEFINED, Stage
@@ -32,7 +32,9 @@ class RunFailed(System):
         note = ": the command was killed because it used too much memory" if oom_killed else ""
         super().__init__(f"The command '{' '.join(argv)}' returned a non-zero code: {exit_code}{note}")
         self.exit_code = exit_code
-        self.argv = argv
+        self.told = f'process "{" ".join(argv)}" did not complete successfully: exit code: {exit_code}{note}'
+        self.place: Place | None = None
+        self.excerpt = ""
 
 
 class CopyFailed(InvalidParameter):
@@ -82,6 +84,9 @@ class Steps:
                 self._configure(instruction, vertex)
         except DockerfileError as error:
             raise self._executor.misplaced(error, instruction) from None
+        except RunFailed as error:
+            error.place = instruction.place
+            raise
         return self._standing.key
 
     # --- configuration ---------------------------------------------------------------------------------------

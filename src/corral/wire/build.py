@@ -49,6 +49,7 @@ class NativeBuild(Wire, rename=None):
 
     context: str = ""
     contexts: dict[str, str] = field(default_factory=dict)
+    remote: str = ""
     dockerfile: str = ""
     name: str = "Dockerfile"
     names: list[str] = field(default_factory=list)
