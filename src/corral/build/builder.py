@@ -191,6 +191,7 @@ class Builder:
     async def prune(self, chosen: Sequence[Record]) -> int:
         """Forget records; the bytes that went with them."""
         self.cache.drop(chosen)
+        self.contexts.forget()
         return await self._engine.images.collect()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from corral.cli.problems import CliError
 
@@ -76,39 +75,28 @@ def receive(output: Output, pieces: Iterator[bytes]) -> None:
         write_to(output.dest, pieces)
 
 
-class _Reader:
-    """Pieces as a file that tarfile can read."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._held = b""
-
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._held) < size:
-            piece = next(self._pieces, None)
-            if piece is None:
-                break
-            self._held += piece
-        if size < 0:
-            size = len(self._held)
-        data, self._held = self._held[:size], self._held[size:]
-        return data
-
-
 def unpack(pieces: Iterator[bytes], folder: str) -> None:
-    """Unpack a tar into a folder, which is made if need be; nothing gets out of it (tarfile's `tar` filter)."""
+    """Unpack a tar into a folder, which is made if need be; nothing gets out of it, and devices are left out."""
     import tarfile
 
+    from corral.cli.copy import Reader, Unpacker
+
+    class Whole(Unpacker):
+        """Keeps every name as it is."""
+
+        def _renamed(self, name: str) -> str:
+            renamed = os.path.normpath(name.strip("/") or ".")
+            if renamed == ".." or renamed.startswith("../"):
+                raise CliError(f"refused to unpack {name}: it would leave {folder}")
+            return renamed
+
+        def _member(self, member: tarfile.TarInfo) -> None:
+            if not (member.ischr() or member.isblk()):
+                super()._member(member)
+
     os.makedirs(folder, exist_ok=True)
-    owner = os.geteuid() == 0
-    with tarfile.open(fileobj=_Reader(pieces), mode="r|") as tar:  # type: ignore[call-overload]
-        for member in tar:
-            if member.ischr() or member.isblk():
-                continue
-            if not owner:
-                member.uid, member.gid = os.geteuid(), os.getegid()
-                member.uname = member.gname = ""
-            try:
-                tar.extract(member, folder, numeric_owner=True, filter="tar")
-            except tarfile.FilterError as error:
-                sys.stderr.write(f"left out: {error}\n")
+    try:
+        with tarfile.open(fileobj=Reader(pieces), mode="r|") as archive:  # type: ignore[call-overload]
+            Whole(archive, folder, "", os.geteuid() == 0).run()
+    except tarfile.TarError as error:
+        raise CliError(f"cannot read the daemon's archive: {error}") from None
