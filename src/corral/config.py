@@ -135,7 +135,6 @@ _ABSENT: Mapping[str, str] = {
     "allow-direct-routing": "packets reach containers through published ports only",
     "authorization-plugins": "there are no authorization plugins",
     "bip6": "use fixed-cidr-v6",
-    "builder": "there is nothing to configure",
     "bridge-accept-fwmark": "packets reach containers through published ports only",
     "containerd": "no containerd is used",
     "containerd-namespace": "no containerd is used",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
-from corral.api import http, images, statuses, streams
+from corral.api import credentials, http, images, statuses, streams
 from corral.api.classic import Lines
 from corral.api.http import Answer, BadQuery, Request
 from corral.api.services import Services
@@ -31,7 +29,7 @@ from corral.oci import reference
 from corral.oci.image import ImageConfig
 from corral.oci.platform import parse_platform
 from corral.wire import common
-from corral.wire.build import CacheRow, RegistryLogin
+from corral.wire.build import CacheRow
 from corral.wire.containers import Ulimit
 
 T = TypeVar("T")
@@ -148,19 +146,11 @@ def _hosts(text: str) -> list[str]:
 
 
 def _logins(request: Request) -> dict[str, dict[str, str]]:
-    """The X-Registry-Config header: base64url of JSON, credentials by registry."""
-    header = request.headers.get("x-registry-config", "")
-    if not header:
-        return {}
-    try:
-        raw = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
-        decoded = msgspec.json.decode(raw or b"{}", type=dict[str, RegistryLogin])
-    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
-        raise images.BadAuth(f"invalid X-Registry-Config header: {error}") from error
+    """The credentials that came with the build, by registry."""
     found = {}
-    for name, login in decoded.items():
+    for name, login in credentials.of_registries(request).items():
         domain = "docker.io" if name in (_HUB_KEY, "docker.io", "index.docker.io") else name
-        found[domain.removeprefix("https://").removeprefix("http://").partition("/")[0]] = msgspec.to_builtins(login)
+        found[domain.removeprefix("https://").removeprefix("http://").partition("/")[0]] = login
     return found
 
 

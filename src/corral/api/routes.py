@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from corral.api import build, containers, credentials, execs, imagelist, images, native, networks, system, upkeep, volumes, websocket
+from corral.api import (
+    build,
+    containers,
+    credentials,
+    execs,
+    imagelist,
+    images,
+    native,
+    networks,
+    system,
+    upkeep,
+    volumes,
+    websocket,
+)
 from corral.api.router import Route
 
 ROUTES = (

@@ -33,6 +33,7 @@ from corral.oci.image import ImageConfig, Rootfs
 from corral.store.db import Database
 from corral.store.snapshots import spread_directories
 
+_CLEARING_S = 10.0
 _MOUNTS = "mounts"
 _CONTEXTS = "contexts"
 
@@ -51,6 +52,9 @@ class Builder:
         self._engine = engine
         self.cache = cache
         self._workers = Workers(max(2, engine.facts.cpus))
+        self._sessions = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         self._root = os.path.join(engine.paths.data_root, "build")
         os.makedirs(os.path.join(self._root, _MOUNTS), mode=0o711, exist_ok=True)
         os.chmod(self._root, 0o711)
@@ -68,6 +72,8 @@ class Builder:
         os.chmod(scratch, 0o711)
         workers = self._workers
         workers.begin()
+        self._sessions += 1
+        self._quiet.clear()
         with images.leases.hold() as lease:
             layers = Layers(images, workers, lease, epoch * 10**9 if epoch is not None else None)
             try:
@@ -79,6 +85,9 @@ class Builder:
                 await layers.close(hurry=False)
             finally:
                 workers.end()
+                self._sessions -= 1
+                if not self._sessions:
+                    self._quiet.set()
                 await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
                 images.snapshots.later()
         await self._make_room()
@@ -185,7 +194,9 @@ class Builder:
             await self._engine.images.collect()
 
     async def close(self) -> None:
-        """End the worker processes, for the daemon's end."""
+        """Wait until the builds, which have been cancelled, have cleared away, and end the workers."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), _CLEARING_S)
         await self._workers.close()
 
     async def prune(self, chosen: Sequence[Record]) -> int:

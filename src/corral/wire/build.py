@@ -25,18 +25,6 @@ class CacheRow(Wire):
     usage_count: int = 0
 
 
-class RegistryLogin(Wire, rename=str):
-    """Credentials of one registry in the X-Registry-Config header, whose members are in lower case."""
-
-    username: str = ""
-    password: str = ""
-    auth: str = ""
-    email: str = ""
-    serveraddress: str = ""
-    identitytoken: str = ""
-    registrytoken: str = ""
-
-
 class ContextRequest(Wire, rename=None):
     """The body of `POST /corral/build/context`: path -> [kind (f, d, l), mode, size, time in ns, link target]."""
 
