@@ -387,6 +387,17 @@ def test_the_docker_command_prunes(own_daemon: Daemon) -> None:
     assert own_daemon.get("/v1.51/system/df").json()["BuildCache"] == []
 
 
+def test_cache_mounts_are_part_of_the_cache(own_daemon: Daemon) -> None:
+    dockerfile = f"FROM {IMAGE}\nRUN --mount=type=cache,id=big,target=/c dd if=/dev/zero of=/c/f bs=1M count=2"
+    build(own_daemon, dockerfile)
+    rows = own_daemon.get("/v1.51/system/df").json()["BuildCache"]
+    (row,) = [row for row in rows if row["Type"] == "exec.cachemount"]
+    assert (row["Description"], row["Size"], row["InUse"]) == ("cached mount big", 2 << 20, False)
+    pruned = own_daemon.post("/build/prune", filters='{"type": ["exec.cachemount"]}').json()
+    assert pruned["CachesDeleted"] == [row["ID"]] and pruned["SpaceReclaimed"] >= 2 << 20
+    assert os.listdir(os.path.join(own_daemon.data_root, "build", "mounts")) == []
+
+
 # --- settings --------------------------------------------------------------------------------------------------
 
 

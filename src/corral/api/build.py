@@ -250,11 +250,13 @@ async def prune(services: Services, request: Request) -> Answer:
     query = request.query
     filters = dict(query.filters())
     matching.check_names(filters, _PRUNE_FILTERS)
-    cache, shared = services.builder.cache, services.builder.shared()
+    builder = services.builder
+    records, shared = builder.records(), builder.shared()
     keep = query.number("reserved-space", 0) or query.number("keep-storage", 0) or 0
-    chosen = [record for record in cache.records() if _matches(record, filters, shared)]
+    chosen = [record for record in records if _matches(record, filters, shared)]
+    chosen = [record for record in chosen if not builder.cache_mounts.in_use(record.id)]
     if keep:
-        total = sum(record.size for record in cache.records())
+        total = sum(record.size for record in records)
         kept = chosen
         chosen = []
         for record in kept:
@@ -262,7 +264,9 @@ async def prune(services: Services, request: Request) -> Answer:
                 break
             total -= record.size
             chosen.append(record)
-    freed = await services.builder.prune(chosen)
+    freed = await builder.prune(chosen)
+    if not filters and not keep:
+        builder.contexts.forget()
     return http.json({"CachesDeleted": [record.id for record in chosen], "SpaceReclaimed": freed})
 
 
@@ -292,6 +296,7 @@ def rows(services: Services) -> list[dict[str, Any]]:
                 parents=None,
                 type=record.kind,
                 description=record.description,
+                in_use=services.builder.cache_mounts.in_use(record.id),
                 shared=bool(record.chain) and record.chain in shared,
                 size=record.size,
                 created_at=timestamp(record.created_ns),
@@ -299,5 +304,5 @@ def rows(services: Services) -> list[dict[str, Any]]:
                 usage_count=record.uses,
             )
         )
-        for record in services.builder.cache.records()
+        for record in services.builder.records()
     ]

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from corral.build import attest, inline
-from corral.build.cache import Cache, Record
+from corral.build.cache import CACHE_MOUNT, Cache, Record
+from corral.build.cachemounts import CacheMounts
 from corral.build.executor import Executor, Standing, Tools
 from corral.build.kept import Contexts
 from corral.build.layers import Layers
@@ -56,7 +57,7 @@ class Builder:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._root = os.path.join(engine.paths.data_root, "build")
-        os.makedirs(os.path.join(self._root, _MOUNTS), mode=0o711, exist_ok=True)
+        self.cache_mounts = CacheMounts(os.path.join(self._root, _MOUNTS))
         os.chmod(self._root, 0o711)
         spread_directories(self._root)  # contexts come and go
         self.contexts = Contexts(os.path.join(self._root, _CONTEXTS), self._workers)
@@ -77,7 +78,7 @@ class Builder:
         with images.leases.hold() as lease:
             layers = Layers(images, workers, lease, epoch * 10**9 if epoch is not None else None)
             try:
-                yield Tools(engine, self.cache, workers, layers, lease, scratch)
+                yield Tools(engine, self.cache, workers, layers, lease, scratch, self.cache_mounts)
             except BaseException as error:
                 await layers.close(hurry=isinstance(error, asyncio.CancelledError))
                 raise
@@ -186,12 +187,31 @@ class Builder:
         _, chains = self._engine.images.catalog.reach_all()
         return chains
 
+    def records(self) -> list[Record]:
+        """Everything that is kept for later builds, cache mounts too, the least recently used first."""
+        found = self.cache.records()
+        for name, note in self.cache_mounts.all().items():
+            found.append(
+                Record(
+                    name, [], "", "", False, f"cached mount {note.id}", CACHE_MOUNT, note.size, "", note.created_ns,
+                    note.used_ns, note.uses,
+                )
+            )  # fmt: skip
+        return sorted(found, key=lambda record: record.used_ns)
+
     async def _make_room(self) -> None:
+        """What is too much goes, oldest use first; what images have too takes no room of its own."""
         chains = self.shared()
-        gone = self.cache.excess(lambda record: record.chain in chains)
+        own = [record for record in self.records() if not record.empty and record.chain not in chains]
+        total = sum(record.size for record in own)
+        gone: list[Record] = []
+        for record in own:
+            if total <= self.cache.limit_bytes:
+                break
+            total -= record.size
+            gone.append(record)
         if gone:
-            self.cache.drop(gone)
-            await self._engine.images.collect()
+            await self.prune(gone)
 
     async def close(self) -> None:
         """Wait until the builds, which have been cancelled, have cleared away, and end the workers."""
@@ -200,10 +220,11 @@ class Builder:
         await self._workers.close()
 
     async def prune(self, chosen: Sequence[Record]) -> int:
-        """Forget records; the bytes that went with them."""
-        self.cache.drop(chosen)
-        self.contexts.forget()
-        return await self._engine.images.collect()
+        """Forget records and drop cache mounts; the bytes that went with them."""
+        mounts = [record.id for record in chosen if record.kind == CACHE_MOUNT]
+        self.cache.drop(record for record in chosen if record.kind != CACHE_MOUNT)
+        freed = sum([await asyncio.to_thread(self.cache_mounts.drop, name) for name in mounts])
+        return freed + await self._engine.images.collect()
 
 
 def open_cache(db: Database, images: Images, limit_bytes: int) -> Cache:

@@ -154,18 +154,6 @@ class Cache:
         if record.chain:
             self._lease.drop(record.chain)
 
-    def excess(self, shared: Callable[[Record], bool]) -> list[Record]:
-        """What must go, oldest use first, for the rest to fit; what images have too takes no room of its own."""
-        own = [record for record in self.records() if not record.empty and not shared(record)]
-        total = sum(record.size for record in own)
-        gone: list[Record] = []
-        for record in own:
-            if total <= self.limit_bytes:
-                break
-            total -= record.size
-            gone.append(record)
-        return gone
-
 
 def _save(record: Record) -> Statement:
     return "INSERT OR REPLACE INTO build_cache VALUES (?, ?)", (record.id, msgspec.json.encode(record))

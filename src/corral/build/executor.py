@@ -17,6 +17,7 @@ from typing import Any
 from corral.build import instructions as ins
 from corral.build import stages, state
 from corral.build.cache import REGULAR, SOURCE_LOCAL, Cache, Record, key_of
+from corral.build.cachemounts import CacheMounts
 from corral.build.inline import Trail
 from corral.build.instructions import Instruction
 from corral.build.layers import FileSystem, Layers
@@ -62,6 +63,7 @@ class Tools:
     layers: Layers
     lease: Lease
     scratch: str
+    cache_mounts: CacheMounts
 
 
 class Executor:

@@ -247,26 +247,28 @@ def _below(roots: list[str], path: str) -> list[str]:
 
 async def _cache(steps: Steps, mount: Mount, held: Held, stack: contextlib.AsyncExitStack, folder: str) -> None:
     target = _target(steps, mount)
-    name = mount.id or target
-    digest = hashlib.sha256(f"{name}\0{mount.source_stage}\0{mount.source}".encode()).hexdigest()
-    place = os.path.join(os.path.dirname(steps.tools.scratch), "mounts", digest)
+    shown = mount.id or target
+    name = hashlib.sha256(f"{shown}\0{mount.source_stage}\0{mount.source}".encode()).hexdigest()
     if mount.sharing == "locked":
-        lock = _locks.setdefault(digest, asyncio.Lock())
-        await stack.enter_async_context(lock)
+        await stack.enter_async_context(_locks.setdefault(name, asyncio.Lock()))
     elif mount.sharing == "private":
-        place = await _private(place, stack)
+        name = await _private(name, stack)
+    mounts = steps.tools.cache_mounts
+    mounts.take(name, shown)
+    stack.push_async_callback(asyncio.to_thread, mounts.give_back, name)
+    place = mounts.path(name)
     if not os.path.isdir(place):
         await _new_cache(steps, mount, place)
     held.points.append(MountPoint("bind", place, target, rw=mount.writable is not False))
 
 
-async def _private(place: str, stack: contextlib.AsyncExitStack) -> str:
+async def _private(name: str, stack: contextlib.AsyncExitStack) -> str:
     """A folder that nobody else uses now."""
     number = 0
-    while _locks.setdefault(f"{place}.{number}", asyncio.Lock()).locked():
+    while _locks.setdefault(f"{name}.{number}", asyncio.Lock()).locked():
         number += 1
-    await stack.enter_async_context(_locks[f"{place}.{number}"])
-    return f"{place}.{number}" if number else place
+    await stack.enter_async_context(_locks[f"{name}.{number}"])
+    return f"{name}.{number}" if number else name
 
 
 async def _new_cache(steps: Steps, mount: Mount, place: str) -> None:

@@ -13,7 +13,7 @@ from corral.wire.containers import Ulimit
 class CacheRow(Wire):
     """One entry of `BuildCache` in `GET /system/df`.  Sizes in bytes, times in RFC 3339."""
 
-    id: str
+    id: str = field(name="ID")
     parents: list[str] | None = None
     type: str = ""
     description: str = ""
