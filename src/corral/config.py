@@ -87,6 +87,7 @@ class Config:
     init: bool = False
     no_new_privileges: bool = False
     seccomp_profile: str = ""
+    builder: Mapping[str, Any] | None = None
     tls: bool = False
     tlsverify: bool = False
     tlscacert: str = ""
@@ -135,7 +136,6 @@ _ABSENT: Mapping[str, str] = {
     "allow-direct-routing": "packets reach containers through published ports only",
     "authorization-plugins": "there are no authorization plugins",
     "bip6": "use fixed-cidr-v6",
-    "builder": "there is nothing to configure",
     "bridge-accept-fwmark": "packets reach containers through published ports only",
     "containerd": "no containerd is used",
     "containerd-namespace": "no containerd is used",
@@ -280,6 +280,7 @@ _INSIDE: Mapping[str, Callable[[Any], bool]] = {
     "image_gc": lambda item: isinstance(item, (str, list)),
     "default_ulimits": lambda item: _has(item, Name=str, Soft=int, Hard=int),
     "default_address_pools": lambda item: _has(item, base=str, size=int),
+    "builder": lambda item: isinstance(item, dict) and isinstance(item.get("defaultKeepStorage", ""), str),
 }
 
 

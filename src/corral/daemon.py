@@ -22,10 +22,12 @@ from corral.api.router import Router
 from corral.api.routes import ROUTES
 from corral.api.server import Server
 from corral.api.services import Services
+from corral.build.builder import Builder, open_cache
 from corral.config import Arguments, Config, ConfigError, merge, parse_arguments
 from corral.engine import filesystem, probe, profiles, recover, seccomp, system
 from corral.engine.containers import Containers
 from corral.engine.context import Engine, Paths
+from corral.engine.defaults import size_bytes
 from corral.engine.eventlog import EventLog
 from corral.engine.events import Events
 from corral.engine.execs import Execs
@@ -273,7 +275,17 @@ def _build(config: Config, settings: Registries, launcher: Launcher) -> Services
     )
     keeper = ImageKeeper(engine)
     execs = Execs(engine)
-    return Services(engine, Containers(engine, execs), execs, keeper)
+    builder = Builder(engine, open_cache(db, images, _build_cache_bytes(config)))
+    return Services(engine, Containers(engine, execs), execs, keeper, builder)
+
+
+def _build_cache_bytes(config: Config) -> int:
+    """How large the build cache may be: daemon.json's builder.gc.defaultKeepStorage, else a tenth of the disk."""
+    collection = (config.builder or {}).get("gc") or {}
+    if collection.get("defaultKeepStorage"):
+        return size_bytes(str(collection["defaultKeepStorage"]))
+    found = os.statvfs(config.data_root)
+    return found.f_blocks * found.f_frsize // 10
 
 
 def _registries(config: Config) -> Registries:
@@ -361,6 +373,7 @@ async def _shut_down(services: Services) -> None:
         await services.containers.shut_down(seconds if seconds >= 0 else None)
     for task in list(engine.background):
         task.cancel()
+    await services.builder.close()
     for live in engine.index:
         if live.health is not None:
             live.health.stop()

@@ -242,6 +242,36 @@ def start_300(engine: Engine) -> float:
             engine.remove(container)
 
 
+def _build(engine: Engine, query: str, files: int) -> float:
+    steps = "".join(f"RUN echo {number} > /file{number}\n" for number in range(8))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        texts = {"Dockerfile": f"FROM {engine.image}\nCOPY . /src\n{steps}"}
+        texts |= {f"d{number % 20}/f{number}": f"content {number}\n" * 50 for number in range(files)}
+        for name, text in texts.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(text), 1_700_000_000
+            archive.addfile(info, io.BytesIO(text.encode()))
+    context = buffer.getvalue()
+
+    def work() -> None:
+        answer = engine.call("POST", f"/build?t=bench-build&{query}", context)
+        assert b'"error"' not in answer, answer[-300:]
+
+    return timed(work)
+
+
+def build_no_cache(engine: Engine) -> float:
+    """build without cache: COPY of 50 files and 8 RUN (classic API)"""
+    return _build(engine, "nocache=1", 50)
+
+
+def build_cached(engine: Engine) -> float:
+    """the same, all of it cached, with a context of 2,000 files"""
+    _build(engine, "", 2000)
+    return _build(engine, "", 2000)
+
+
 WORKLOADS: dict[str, tuple[Callable[[Engine], float], int]] = {
     "run": (run, 15),
     "run-no-network": (run_no_network, 15),
@@ -255,6 +285,8 @@ WORKLOADS: dict[str, tuple[Callable[[Engine], float], int]] = {
     "log-write": (log_write, 3),
     "log-read": (log_read, 3),
     "copy": (copy, 3),
+    "build-no-cache": (build_no_cache, 5),
+    "build-cached": (build_cached, 3),
     "memory": (memory, 2),
     "start-300": (start_300, 1),
 }

@@ -247,7 +247,7 @@ def test_copies_there_and_back(running: Daemon, tmp_path: Path) -> None:
 
 
 def test_a_copy_does_not_leave_its_folder(tmp_path: Path) -> None:
-    from corral.cli.copy import _Unpacker
+    from corral.cli.copy import Unpacker
     from corral.cli.problems import CliError
 
     archive = tmp_path / "hostile.tar"
@@ -258,7 +258,7 @@ def test_a_copy_does_not_leave_its_folder(tmp_path: Path) -> None:
         tar.addfile(tarfile.TarInfo("top/way/planted"))
     (tmp_path / "target").mkdir()
     with tarfile.open(archive) as tar, pytest.raises(CliError, match="refused to unpack"):
-        _Unpacker(tar, str(tmp_path / "target"), "new", False).run()
+        Unpacker(tar, str(tmp_path / "target"), "new", False).run()
     assert not (tmp_path / "planted").exists()
 
 

@@ -143,6 +143,13 @@ class Engine:
         found: dict[str, Any] = reply.json()
         return found
 
+    def inspect_image(self, ref: str) -> dict[str, Any]:
+        """An image."""
+        reply = self.get(f"/images/{ref}/json")
+        assert reply.status == 200, reply.body
+        found: dict[str, Any] = reply.json()
+        return found
+
     def state(self, ref: str) -> dict[str, Any]:
         """A container's State."""
         found: dict[str, Any] = self.inspect(ref)["State"]

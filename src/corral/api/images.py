@@ -51,7 +51,7 @@ async def load(services: Services, request: Request) -> Answer:
     async def work(progress: Progress) -> None:
         await images.load(request.stream(), progress, platforms=platforms, quiet=quiet)
 
-    return await _begun(_progress(work))
+    return await begun(_progress(work))
 
 
 async def create(services: Services, request: Request) -> Answer:
@@ -78,7 +78,7 @@ async def create(services: Services, request: Request) -> Answer:
                 progress=progress,
             )
 
-        return await _begun(_progress(work))
+        return await begun(_progress(work))
     if not name:
         raise BadQuery("invalid reference format")
     parsed = reference.parse(name)
@@ -90,10 +90,10 @@ async def create(services: Services, request: Request) -> Answer:
         else:
             await images.pull_all(name, platform=platform, auth=auth, progress=progress)
 
-    return await _begun(_progress(pull))
+    return await begun(_progress(pull))
 
 
-async def _begun(parts: AsyncIterator[bytes], content_type: str = "application/json") -> Answer:
+async def begun(parts: AsyncIterator[bytes], content_type: str = "application/json") -> Answer:
     """A stream whose first record decides the status: an error before any progress is an HTTP error."""
     first = await anext(parts, None)
 
@@ -141,7 +141,7 @@ async def push(services: Services, request: Request) -> Answer:
     async def work(progress: Progress) -> None:
         await images.push(name, tag, platform=platform, auth=auth, progress=progress)
 
-    return await _begun(_progress(work))
+    return await begun(_progress(work))
 
 
 async def search(services: Services, request: Request) -> Answer:
@@ -191,7 +191,7 @@ async def save(services: Services, request: Request) -> Answer:
     if not names:
         raise BadQuery("no image names given")
     parts = services.engine.images.save(names, request.query.all("platform"))
-    return await _begun(parts, "application/x-tar")
+    return await begun(parts, "application/x-tar")
 
 
 async def commit(services: Services, request: Request) -> Answer:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from corral.api import (
+    build,
     containers,
     credentials,
     execs,
     imagelist,
     images,
+    native,
     networks,
     system,
     upkeep,
@@ -74,6 +76,12 @@ ROUTES = (
     Route("POST", "/commit", images.commit),
     Route("POST", "/images/{name*}/tag", images.tag),
     Route("DELETE", "/images/{name*}", images.remove),
+    # build
+    Route("POST", "/build", build.build),
+    Route("POST", "/corral/build/context", native.context),
+    Route("PUT", "/corral/build/context/{id}", native.fill),
+    Route("POST", "/corral/build", native.build),
+    Route("POST", "/build/prune", build.prune, (1, 31)),
     # networks
     Route("GET", "/networks", networks.list_),
     Route("POST", "/networks/create", networks.create),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from corral.build.builder import Builder
 from corral.engine.containers import Containers
 from corral.engine.context import Engine
 from corral.engine.execs import Execs
@@ -19,4 +20,5 @@ class Services:
     containers: Containers
     execs: Execs
     image_keeper: ImageKeeper
+    builder: Builder
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

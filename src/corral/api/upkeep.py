@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from corral.api import http, imagelist, volumes
+from corral.api import build, http, imagelist, volumes
 from corral.api.http import Answer, BadQuery, Request
 from corral.api.services import Services
 from corral.engine import check, inspect
@@ -38,7 +38,8 @@ def _disk_usage(services: Services, kinds: list[str]) -> dict[str, Any]:
     if "volume" in kinds:
         shown["Volumes"] = _volumes(services)
     if "build-cache" in kinds:
-        shown["BuildCache"] = []
+        shown["BuildCache"] = build.rows(services)
+        shown["BuilderSize"] = sum(row["Size"] for row in shown["BuildCache"])
     return shown
 
 
@@ -61,7 +62,10 @@ def _disk_usage_by_kind(services: Services, kinds: list[str], verbose: bool) -> 
         free = sum(one["UsageData"]["Size"] for one in idle)
         shown["VolumeUsage"] = _usage(items, len(items) - len(idle), total, free, verbose)
     if "build-cache" in kinds:
-        shown["BuildCacheUsage"] = _usage([], 0, 0, 0, verbose)
+        items = build.rows(services)
+        total = sum(row["Size"] for row in items)
+        free = sum(row["Size"] for row in items if not row["Shared"])
+        shown["BuildCacheUsage"] = _usage(items, 0, total, free, verbose)
     return shown
 
 

@@ -11,6 +11,7 @@ COMMON = {
     "run": ("run", "RUN", "Create a container from an image and start it"),
     "exec": ("exec", "EXEC", "Run another command in a running container"),
     "ps": ("listing", "PS", "List containers"),
+    "build": ("build", "BUILD", "Build an image from a Dockerfile"),
     "pull": ("transfer", "PULL", "Fetch an image from a registry"),
     "push": ("transfer", "PUSH", "Send an image to a registry"),
     "images": ("images", "LIST", "List images"),
@@ -51,6 +52,13 @@ OTHERS = {
     "wait": ("containers", "WAIT", "Wait until containers stop and print their exit statuses"),
 }
 GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
+    "builder": (
+        "Manage builds",
+        {
+            "build": COMMON["build"],
+            "prune": ("prune", "BUILDS", "Remove the cache of builds"),
+        },
+    ),
     "config": (
         "Manage configs of plain containers",
         {
@@ -115,7 +123,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
         {
             **{
                 name: OTHERS.get(name) or COMMON[name]
-                for name in ["history", "import", "load", "pull", "push", "save", "tag"]
+                for name in ["build", "history", "import", "load", "pull", "push", "save", "tag"]
             },
             "gc": ("upkeep", "COLLECT", "Remove the images that the daemon's policy says"),
             "inspect": ("inspecting", "IMAGE_INSPECT", "Show everything about images"),

@@ -73,7 +73,7 @@ def _from_container(session: Session, container: str, source: str, target: str) 
         for data in response.chunks():
             write_all(1, data)
         return 0
-    pipe = _Reader(response.chunks())
+    pipe = Reader(response.chunks())
     _extract(pipe, found, source, target, session.flags["archive"])
     pipe.drain()
     _tell(session, pipe.size_bytes, f"{container}:{source}", target)
@@ -85,7 +85,7 @@ def _tell(session: Session, size_bytes: int, source: str, target: str) -> None:
         error_line(f"Successfully copied {human_size(float(size_bytes), 3)} to {target}")
 
 
-class _Reader:
+class Reader:
     """An answer's body as a file that tarfile can read."""
 
     def __init__(self, parts: Iterator[bytes]) -> None:
@@ -110,7 +110,7 @@ class _Reader:
             pass
 
 
-def _extract(reader: _Reader, found: dict[str, Any], source: str, target: str, keep_owner: bool) -> None:
+def _extract(reader: Reader, found: dict[str, Any], source: str, target: str, keep_owner: bool) -> None:
     """Unpack below the target, renamed as `cp` would; every member stays below it."""
     is_folder = bool(found["mode"] & _GO_DIRECTORY)
     name = os.path.basename(source.rstrip("/"))
@@ -128,12 +128,12 @@ def _extract(reader: _Reader, found: dict[str, Any], source: str, target: str, k
             raise CliError(f'invalid output path: directory "{base}" does not exist')
     try:
         with tarfile.open(fileobj=reader, mode="r|") as archive:  # type: ignore[call-overload]
-            _Unpacker(archive, base, root, keep_owner).run()
+            Unpacker(archive, base, root, keep_owner).run()
     except tarfile.TarError as error:
         raise CliError(f"cannot read the daemon's archive: {error}") from None
 
 
-class _Unpacker:
+class Unpacker:
     """Unpacks an archive that may be hostile: a container's owner chose its names and links.
 
     Every member must lie below `base` after all links on its way are followed; links that are there are replaced, not
@@ -156,6 +156,7 @@ class _Unpacker:
             os.utime(path, (member.mtime, member.mtime))
 
     def _renamed(self, name: str) -> str:
+        """Where a member goes, relative to `base`."""
         rest = name.strip("/").partition("/")[2]
         return os.path.normpath(os.path.join(self._root, rest))
 
@@ -163,6 +164,7 @@ class _Unpacker:
         return path == self._base or path.startswith(self._base.rstrip("/") + "/")
 
     def _member(self, member: tarfile.TarInfo) -> None:
+        """Unpack one member; raises CliError for one that would leave `base`."""
         name = self._renamed(member.name)
         path = os.path.join(self._base, name)
         if name == ".":

@@ -132,6 +132,22 @@ def _system(session: Session) -> int:
     return _run(session, warning, work)
 
 
+def _builds(session: Session) -> int:
+    flags = session.flags
+    warning = "This will remove all build cache." if flags["all"] else "This will remove build cache that nothing uses."
+
+    def work() -> tuple[str, int]:
+        query = {
+            "filters": _filters(session),
+            "all": flags["all"] or None,
+            "reserved-space": flags["keep-storage"] or None,
+        }
+        found = session.client.post("/build/prune", query)
+        return _lines("Deleted build cache objects", found["CachesDeleted"] or []), found["SpaceReclaimed"]
+
+    return _run(session, warning, work)
+
+
 _FILTER = Flag("filter", "", "list", "Remove only what fits (NAME=VALUE)", shown="filter")
 _FORCE = Flag("force", "f", "bool", "Do not ask")
 _ALL_IMAGES = Flag("all", "a", "bool", "Remove every image that no container uses, not only dangling ones")
@@ -144,6 +160,17 @@ VOLUMES = Command(
     (Flag("all", "a", "bool", "Remove named volumes, too, not only anonymous ones"), _FILTER, _FORCE),
 )
 _DRY_RUN = Flag("dry-run", "", "bool", "Only show what would be removed")
+BUILDS = Command(
+    _builds,
+    "Remove the cache of builds",
+    "[OPTIONS]",
+    (
+        Flag("all", "a", "bool", "Remove all of it"),
+        _FILTER,
+        _FORCE,
+        Flag("keep-storage", "", "bytes", "Keep as much as this"),
+    ),
+)
 IMAGES = Command(_images, "Remove images that nothing uses", "[OPTIONS]", (_ALL_IMAGES, _DRY_RUN, _FILTER, _FORCE))
 SYSTEM = Command(
     _system,

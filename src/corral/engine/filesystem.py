@@ -37,10 +37,15 @@ def make_init_layer(engine: Engine) -> None:
 def rootfs(engine: Engine, live: Live) -> dict[str, Any]:
     """The root of a container, as the shim protocol says it."""
     overlay = engine.snapshots.mounts(live.id)
+    return rootfs_on(engine, overlay.lower, overlay.upper, overlay.work)
+
+
+def rootfs_on(engine: Engine, lower: Iterable[str], upper: str, work: str) -> dict[str, Any]:
+    """The root on these directories (`lower` top-most first), as the shim protocol says it."""
     return {
-        "lower": [engine.paths.init_layer, *overlay.lower],
-        "upper": overlay.upper,
-        "work": overlay.work,
+        "lower": [engine.paths.init_layer, *lower],
+        "upper": upper,
+        "work": work,
         "options": _OVERLAY_OPTIONS,
     }
 

@@ -116,6 +116,7 @@ async def settle(engine: Engine, containers: Containers, exits: dict[str, dict[s
         starting = asyncio.create_task(_start_again(containers, live), name=f"start {live.record.name}")
         engine.background.add(starting)
         starting.add_done_callback(engine.background.discard)
+    await _end_strangers(engine)
     _clear_leftovers(engine)
 
 
@@ -126,6 +127,24 @@ async def _start_again(containers: Containers, live: Live) -> None:
         pass  # one that depends on it was quicker
     except CorralError as error:
         _log.error("cannot start %s again: %s", live.id, error)
+
+
+async def _end_strangers(engine: Engine) -> None:
+    """Processes of builds that died with the daemon: a bundle whose container has no record."""
+    folder = os.path.join(engine.paths.exec_root, "containers")
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        bundle = os.path.join(folder, name)
+        if engine.index.find(name) is None and os.path.exists(os.path.join(bundle, "config.json")):
+            task = reconnect(bundle)
+            if task is None:
+                await engine.launcher.clean_up(bundle)
+                continue
+            try:
+                await task.request("abandon")
+            except (ShimGone, Failure) as error:
+                _log.error("cannot end %s: %s", name, error)
+            finally:
+                task.close()
 
 
 async def _note_end(engine: Engine, live: Live) -> None:

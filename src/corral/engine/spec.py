@@ -235,6 +235,13 @@ def _bind(source: str, destination: str, options: str) -> dict[str, Any]:
 def _from_point(point: MountPoint) -> dict[str, Any]:
     if point.type == "tmpfs":
         return {"destination": point.destination, "type": "tmpfs", "source": "tmpfs", "options": list(point.options)}
+    if point.type == "overlay":
+        return {
+            "destination": point.destination,
+            "type": "overlay",
+            "source": "overlay",
+            "options": list(point.options),
+        }
     options = ["rbind" if "norecurse" not in point.options else "bind"]
     options.append(point.propagation or "rprivate")
     if not point.rw:

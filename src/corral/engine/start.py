@@ -42,17 +42,17 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
     try:
         async with contextlib.AsyncExitStack() as undo:
             _take_shared_name(engine, record)
-            bundle = _make_bundle(engine, record, undo)
+            bundle = make_bundle(engine, record, undo)
             mounts.prepare_sources(record.mounts)
-            _write_spec(engine, record, bundle)
+            write_spec(engine, record, bundle)
             files = await asyncio.to_thread(vaultfiles.placed, engine.vault, record.host) if _has_files(record) else []
             task = engine.launcher.launch(bundle)
             undo.callback(task.close)
             await _create(engine, live, task)
-            undo.push_async_callback(_abandon, task)
+            undo.push_async_callback(abandon, task)
             if files:
                 await asyncio.to_thread(vaultfiles.place, task.pid, files)
-            attachment = await _attach_network(engine, live, task, undo)
+            attachment = await attach_network(engine, live, task, undo)
             write_host_files(engine, live, attachment)
             started_ns = time.time_ns()
             await task.request("start")
@@ -71,7 +71,8 @@ def _has_files(record: Container) -> bool:
     return bool(record.host.secrets or record.host.configs)
 
 
-def _make_bundle(engine: Engine, record: Container, undo: contextlib.AsyncExitStack) -> str:
+def make_bundle(engine: Engine, record: Container, undo: contextlib.AsyncExitStack) -> str:
+    """The empty folder of a run, below the exec root."""
     bundle = engine.paths.bundle(record.id)
     if os.path.lexists(bundle):
         shutil.rmtree(bundle)
@@ -80,7 +81,8 @@ def _make_bundle(engine: Engine, record: Container, undo: contextlib.AsyncExitSt
     return bundle
 
 
-def _write_spec(engine: Engine, record: Container, bundle: str) -> None:
+def write_spec(engine: Engine, record: Container, bundle: str) -> None:
+    """Build the OCI spec and put it into the bundle."""
     built = spec.build(record, surroundings(engine, record))
     with open(os.path.join(bundle, "config.json"), "wb") as file:
         file.write(msgspec.json.encode(built))
@@ -193,7 +195,8 @@ async def _create(engine: Engine, live: Live, task: Task) -> None:
     task.pid = answer["pid"]
 
 
-async def _attach_network(engine: Engine, live: Live, task: Task, undo: contextlib.AsyncExitStack) -> Attachment:
+async def attach_network(engine: Engine, live: Live, task: Task, undo: contextlib.AsyncExitStack) -> Attachment:
+    """Give a created container its networks; nothing for one that uses another's."""
     record = live.record
     mode = record.host.network_mode
     if mode == "host" or mode.startswith("container:") or record.config.network_disabled:
@@ -281,7 +284,8 @@ def _write(folder: str, name: str, text: str) -> None:
         file.write(text)
 
 
-async def _abandon(task: Task) -> None:
+async def abandon(task: Task) -> None:
+    """Undo a create that was not started."""
     with contextlib.suppress(CorralError, Failure):
         await task.request("abandon")
         await asyncio.wait_for(task.gone.wait(), 10)

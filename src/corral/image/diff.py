@@ -81,7 +81,7 @@ def _compare(upper: str, lower: Sequence[str], prefix: str, found: list[Change])
     for entry in listed:
         path = f"{prefix}/{entry.name}"
         status = entry.stat(follow_symlinks=False)
-        below = _layers_with(lower, entry.name)
+        below = layers_with(lower, entry.name)
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
             if below:
                 found.append(Change(path, DELETED))
@@ -107,14 +107,14 @@ def _compare_hidden(upper: str, lower: Sequence[str], prefix: str, found: list[C
     kept = set(os.listdir(upper))
     hidden: set[str] = set()
     for layer in lower:
-        hidden.update(name for name in os.listdir(layer) if _layers_with([layer], name))
+        hidden.update(name for name in os.listdir(layer) if layers_with([layer], name))
         if _is_opaque(layer):
             break
     found += [Change(f"{prefix}/{name}", DELETED) for name in hidden - kept]
     return bool(hidden - kept)
 
 
-def _layers_with(lower: Sequence[str], name: str) -> list[str]:
+def layers_with(lower: Sequence[str], name: str) -> list[str]:
     """The paths of `name` in the layers that show it: down to the first that hides, replaces or cuts off the rest."""
     paths: list[str] = []
     for layer in lower:

@@ -309,6 +309,21 @@ class Images:
         descriptor = await asyncio.to_thread(work)
         return self.catalog.image(descriptor.digest)
 
+    async def assemble(self, assembly: make.Assembly, names: Sequence[str]) -> Image:
+        """Make an image of layers that are here, and let `names` (none: it dangles) point to it."""
+        canonical = [name for text in names for name in self._new_names(text, "")]
+
+        def work() -> Descriptor:
+            with self.leases.hold() as lease:
+                made = make.assemble(assembly, self.content, self.snapshots, lease)
+                self.catalog.point(canonical, made)
+                return made
+
+        descriptor = await asyncio.to_thread(work)
+        for name in canonical:
+            self._events("tag", descriptor.digest, {"name": reference.parse(name).familiar})
+        return self.catalog.image(descriptor.digest)
+
     def history(self, ref: str, platform: str | None = None) -> History:
         """How an image came to be, newest step first."""
         return make.history(self.get(ref, platform), self.snapshots)

@@ -273,7 +273,7 @@ class LayerUnpacker(tree.Unpacker):
         unpacked.whiteouts = sorted(self._whiteouts)
         return unpacked
 
-    def _add(self, path: str, entry: tar.Entry, reader: tar.TarReader) -> None:
+    def _add(self, path: str, entry: tar.Entry, reader: tar.Data) -> None:
         self._files_max -= 1
         if self._files_max < 0:
             raise CorruptLayer("it has too many files")

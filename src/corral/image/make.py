@@ -15,12 +15,14 @@ from corral.image.install import Arrived, Installer
 from corral.image.model import Image
 from corral.image.unwrap import unwrap
 from corral.oci import image as oci
-from corral.oci.digest import chain_ids
+from corral.oci.digest import Digest, chain_ids, hex_of
 from corral.oci.platform import Platform
 from corral.store.content import Content
+from corral.store.gc import Lease
 from corral.store.snapshots import Snapshots
 
 _TELL_EVERY = 512 << 10
+_IN_TOTO = "application/vnd.in-toto+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,91 @@ def commit_snapshot(
     return _finish(config, [*below, arrived], base, content, installer)
 
 
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """An image whose layers are all in the store: `config` names them, `base` are descriptors to keep as they came.
+
+    `predicates` are types and JSON of what is attested about it; with any, the target is an index.
+    """
+
+    config: oci.ImageConfig
+    base: tuple[oci.Descriptor, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    predicates: tuple[tuple[str, bytes], ...] = ()
+
+
+def assemble(assembly: Assembly, content: Content, snapshots: Snapshots, lease: Lease) -> oci.Descriptor:
+    """Write the documents of an image; returns the target."""
+    arrived = []
+    for chain in chain_ids(assembly.config.rootfs.diff_ids):
+        layer = snapshots.layer(chain)
+        lease.add(layer.blob, chain)
+        arrived.append(_stored(content, layer.blob, layer.diff_id))
+    raw = oci.encode(assembly.config)
+    lease.add(content.put(raw))
+    manifest = _with_base(make_manifest(raw, arrived), list(assembly.base))
+    if assembly.annotations:
+        manifest = msgspec.structs.replace(manifest, annotations=dict(assembly.annotations))
+    data = oci.encode(manifest)
+    digest = content.put(data)
+    lease.add(digest)
+    made = oci.describe(oci.OCI_MANIFEST, data, digest)
+    if assembly.predicates:
+        made = _attested(made, assembly, content, lease)
+    content.sync()
+    return made
+
+
+def _attested(made: oci.Descriptor, assembly: Assembly, content: Content, lease: Lease) -> oci.Descriptor:
+    """An index of the image and of what is attested about it, as Docker's tools lay it out."""
+
+    def put(data: bytes) -> Digest:
+        digest = content.put(data)
+        lease.add(digest)
+        return digest
+
+    layers = []
+    for kind, predicate in assembly.predicates:
+        subject = {"name": "_", "digest": {"sha256": hex_of(made.digest)}}
+        statement = {
+            "_type": "https://in-toto.io/Statement/v0.1",
+            "predicateType": kind,
+            "subject": [subject],
+            "predicate": msgspec.Raw(predicate),
+        }
+        data = msgspec.json.encode(statement)
+        described = oci.describe(_IN_TOTO, data, put(data))
+        layers.append(msgspec.structs.replace(described, annotations={"in-toto.io/predicate-type": kind}))
+    nowhere = Platform(os="unknown", architecture="unknown")
+    config = oci.encode(
+        oci.ImageConfig(
+            architecture="unknown", os="unknown", rootfs=oci.Rootfs(diff_ids=[layer.digest for layer in layers])
+        )
+    )
+    manifest = oci.encode(
+        oci.Manifest(
+            schema_version=2,
+            media_type=oci.OCI_MANIFEST,
+            config=oci.describe(oci.OCI_CONFIG, config, put(config)),
+            layers=layers,
+        )
+    )
+    notes = {oci.ANNOTATION_REFERENCE_TYPE: "attestation-manifest", "vnd.docker.reference.digest": made.digest}
+    attestation = oci.describe(oci.OCI_MANIFEST, manifest, put(manifest))
+    entries = [
+        msgspec.structs.replace(made, platform=assembly.config.platform),
+        msgspec.structs.replace(attestation, platform=nowhere, annotations=notes),
+    ]
+    index = oci.encode(oci.Index(schema_version=2, media_type=oci.OCI_INDEX, manifests=entries))
+    return oci.describe(oci.OCI_INDEX, index, put(index))
+
+
+def _with_base(made: oci.Manifest, base: list[oci.Descriptor]) -> oci.Manifest:
+    """The base's descriptors are kept as they came (their media types may be Docker's): layers stay recognisable."""
+    known = {layer.digest: layer for layer in base}
+    return msgspec.structs.replace(made, layers=[known.get(layer.digest, layer) for layer in made.layers])
+
+
 def _stored(content: Content, digest: str, diff_id: str) -> Arrived:
     unpacked = layers.Unpacked()
     unpacked.digest, unpacked.diff_id, unpacked.blob_size = digest, diff_id, content.size(digest)
@@ -130,11 +217,7 @@ def _finish(
     raw = oci.encode(config)
     installer.install(config, arrived)
     installer.document(raw)
-    made = make_manifest(raw, arrived)
-    # The base's descriptors are kept as they came (their media types may be Docker's): layers stay recognisable.
-    known = {layer.digest: layer for layer in base}
-    manifest = msgspec.structs.replace(made, layers=[known.get(layer.digest, layer) for layer in made.layers])
-    data = oci.encode(manifest)
+    data = oci.encode(_with_base(make_manifest(raw, arrived), base))
     digest = installer.document(data)
     content.sync()
     return oci.describe(oci.OCI_MANIFEST, data, digest)

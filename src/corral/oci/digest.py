@@ -73,11 +73,15 @@ def verify(data: bytes, expected: str, what: str = "content") -> None:
         raise DigestMismatch(expected, got, what)
 
 
+def chain_on(parent: str, diff_id: str) -> ChainID:
+    """The chain id of a layer on top of the stack `parent` ("" for none)."""
+    return ChainID(digest_of(f"{parent} {diff_id}".encode())) if parent else ChainID(diff_id)
+
+
 def chain_ids(diff_ids: Iterable[str]) -> list[ChainID]:
     """The chain id after each layer, lowest first; empty for no layers."""
     chain: list[ChainID] = []
     for diff_id in diff_ids:
         parse_digest(diff_id)
-        text = f"{chain[-1]} {diff_id}" if chain else ""
-        chain.append(ChainID(digest_of(text.encode())) if text else ChainID(diff_id))
+        chain.append(chain_on(chain[-1] if chain else "", diff_id))
     return chain

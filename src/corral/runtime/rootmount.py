@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from corral.runtime.container import Rootfs
 
 
+def overlay(lower: list[str], upper: str, work: str, options: list[str]) -> Rootfs:
+    """A Rootfs, for callers that have no container."""
+    from corral.runtime.container import Rootfs
+
+    return Rootfs(lower, upper, work, options)
+
+
 def leave_host() -> None:
     """Give the caller a mount namespace whose mounts the host never sees; the host's own still arrive."""
     namespaces.unshare(namespaces.CLONE_NEWNS)

@@ -32,6 +32,14 @@ class Lease:
             self._leases.counts.update(names)
             self.held += names
 
+    def drop(self, *names: str) -> None:
+        """Keep these no longer."""
+        with self._leases.lock:
+            for name in names:
+                self.held.remove(name)
+            self._leases.counts.subtract(names)
+            self._leases.counts += Counter()
+
 
 class Leases:
     """All leases now held."""
@@ -50,6 +58,10 @@ class Leases:
             with self.lock:
                 self.counts.subtract(lease.held)
                 self.counts += Counter()
+
+    def keep(self) -> Lease:
+        """A lease without an end: its owner drops what it no longer wants."""
+        return Lease(self)
 
     def is_held(self, name: str) -> bool:
         """Whether an operation keeps it."""

@@ -122,7 +122,7 @@ class Snapshots:
         self._boot = _boot_id()
         self._making: set[str] = set()
         os.makedirs(self._trash, mode=0o700, exist_ok=True)
-        _spread_directories(root)
+        spread_directories(root)
         os.chmod(root, 0o711)  # a container's own root user (user namespaces) must be able to pass through
         self._layers: dict[str, Layer] = {
             chain: _decode_layer(record) for chain, record in db.read("SELECT chain_id, record FROM layer")
@@ -434,7 +434,7 @@ def _make_root(path: str, top: Layer | None) -> None:
         os.chown(path, top.uid, top.gid)
 
 
-def _spread_directories(path: str) -> None:
+def spread_directories(path: str) -> None:
     """Ask ext4 to place each directory made in `path` in a part of the disk of its own (chattr(1), `T`).
 
     ext4 does not reuse an inode for some minutes after its deletion and searches past such inodes one by one, so

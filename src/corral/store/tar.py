@@ -11,6 +11,7 @@ Format: POSIX.1-2017 `pax`, and the GNU tar manual, "Basic Tar Format".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from corral.errors import InvalidParameter
 
@@ -67,6 +68,14 @@ class Entry:
         self.devminor = 0
         self.xattrs: dict[str, bytes] = {}
         self.sparse: list[tuple[int, int]] | None = None
+
+
+class Data(Protocol):
+    """The data of one member, as an unpacker takes it."""
+
+    def read_all(self) -> bytes: ...
+
+    def chunks(self) -> Iterator[memoryview]: ...
 
 
 class TarReader:

@@ -107,7 +107,7 @@ class Unpacker:
             self.add(entry, reader)
         self.finish()
 
-    def add(self, entry: tar.Entry, reader: tar.TarReader) -> None:
+    def add(self, entry: tar.Entry, reader: tar.Data) -> None:
         """Write one member; raises OutsideTree, BadMember, DirectoryInTheWay or CannotUnpack."""
         path = clean(entry.name)
         if self._base:
@@ -146,7 +146,7 @@ class Unpacker:
             return CannotUnpack(name, error)
         return BadMember(name, error.strerror or str(error))
 
-    def _add(self, path: str, entry: tar.Entry, reader: tar.TarReader) -> None:
+    def _add(self, path: str, entry: tar.Entry, reader: tar.Data) -> None:
         if not path:
             if entry.type == tar.DIRECTORY:
                 self.root_described = True
@@ -162,7 +162,7 @@ class Unpacker:
 
     # --- members by kind -------------------------------------------------------------------------------------
 
-    def _add_file(self, path: str, name: str, directory: int, entry: tar.Entry, reader: tar.TarReader) -> None:
+    def _add_file(self, path: str, name: str, directory: int, entry: tar.Entry, reader: tar.Data) -> None:
         try:
             fd = os.open(name, _NEW_FILE, entry.mode & 0o777, dir_fd=directory)
         except FileExistsError:
@@ -383,7 +383,7 @@ def _write_all(fd: int, data: memoryview) -> None:
         data = data[os.write(fd, data) :]
 
 
-def _write_sparse(fd: int, entry: tar.Entry, reader: tar.TarReader) -> None:
+def _write_sparse(fd: int, entry: tar.Entry, reader: tar.Data) -> None:
     pieces = entry.sparse or []
     if sum(length for _, length in pieces) != entry.size or entry.real_size < 0:
         raise tar.InvalidTar("sparse map does not match the data")
