@@ -83,7 +83,8 @@ def test_survives_kill_9_of_the_daemon(daemon: Daemon, runtime: str) -> None:
     script = "while [ ! -e /tmp/go ]; do usleep 10000; done; echo after; exit 11"
     daemon.output("run", "-d", "--name", "survivor", "--runtime", runtime, IMAGE, "sh", "-c", script)
     daemon.restart(signal.SIGKILL)
-    daemon.output("exec", "survivor", "touch", "/tmp/go")
+    told = daemon.docker("exec", "survivor", "touch", "/tmp/go")  # the container may end before touch has
+    assert told.returncode in (0, 137), told.stderr
     assert daemon.output("wait", "survivor") == "11"
     assert daemon.output("logs", "survivor") == "after"
 
