@@ -12,6 +12,7 @@ import msgspec
 from corral.api import credentials, http, images, statuses, streams
 from corral.api.classic import Lines
 from corral.api.http import Answer, BadQuery, Request
+from corral.api.outlet import Outlet
 from corral.api.services import Services
 from corral.build import context as contexts
 from corral.build import dockerfile, stages
@@ -159,32 +160,30 @@ def _logins(request: Request) -> dict[str, dict[str, str]]:
 
 async def _stream(services: Services, request: Request, wanted: _Wanted) -> AsyncIterator[bytes]:
     """Run the build and stream its records; its error is the last record, or raised if it is the first."""
-    queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-    lines = Lines(queue.put_nowait, quiet=wanted.quiet, remove=wanted.remove)
+    outlet: Outlet[dict[str, Any]] = Outlet()
+    lines = Lines(outlet.put, quiet=wanted.quiet, remove=wanted.remove)
     told = False
 
     async def run() -> None:
         try:
-            await _build(services, request, wanted, lines, queue.put_nowait)
+            await _build(services, request, wanted, lines, outlet)
         finally:
-            queue.put_nowait(None)
+            outlet.end()
 
     task = asyncio.ensure_future(run())
     try:
-        while (record := await queue.get()) is not None:
+        while (record := await outlet.get()) is not None:
             told = True
             yield streams.json_line(record) if record else b""
         try:
             await task
         except CorralError as error:
             lines.flush()
-            for record in lines.held:
-                told = True
-                yield streams.json_line(record)
-            while not queue.empty() and (record := queue.get_nowait()) is not None:
-                yield streams.json_line(record)
-            if not told:
+            rest = [*lines.held, *outlet.rest()]
+            if not told and not rest:
                 raise
+            for record in rest:
+                yield streams.json_line(record)
             cause = statuses.first(error)
             yield streams.error_line(str(cause), cause.exit_code if isinstance(cause, RunFailed) else None)
     finally:
@@ -193,7 +192,7 @@ async def _stream(services: Services, request: Request, wanted: _Wanted) -> Asyn
 
 
 async def _build(
-    services: Services, request: Request, wanted: _Wanted, lines: Lines, put: Callable[[dict[str, Any]], None]
+    services: Services, request: Request, wanted: _Wanted, lines: Lines, outlet: Outlet[dict[str, Any]]
 ) -> None:
     builder = services.builder
     async with builder.session(wanted.epoch) as tools:
@@ -203,12 +202,12 @@ async def _build(
         plan = stages.read(dockerfile.parse(source, name))
         await contexts.apply_ignore(tools, files, name)
         asked = BuildRequest(plan=plan, context=files, **wanted.fields)
-        prepared = builder.prepare(tools, asked, lines.take)
-        put({})  # from here on the answer is a stream: a client that goes away is noticed, even of a quiet build
+        prepared = builder.prepare(tools, asked, lines.take, outlet.drain)
+        outlet.put({})  # from here on the answer is a stream: a client that goes away is noticed, even of a quiet build
         for ref in wanted.cache_from:
             await builder.take_cache(prepared, ref, lambda record: None)
         standing, config = await builder.build(prepared)
-        await _finish(services, tools, standing, config, asked, wanted, lines, put)
+        await _finish(services, tools, standing, config, asked, wanted, lines, outlet.put)
 
 
 async def _context(tools: Tools, request: Request, wanted: _Wanted) -> tuple[Files, str]:

@@ -93,10 +93,10 @@ class Builder:
                 images.snapshots.later()
         await self._make_room()
 
-    def prepare(self, tools: Tools, request: Request, report: Report) -> Executor:
+    def prepare(self, tools: Tools, request: Request, report: Report, drain: processes.Drain) -> Executor:
         """Look for what can be known to be wrong before anything is done; raises as a build would."""
         processes.check(self._engine, request.limits, request.network)
-        return Executor(tools, request, report)
+        return Executor(tools, request, report, drain)
 
     async def build(self, executor: Executor) -> tuple[Standing, ImageConfig]:
         """Carry out a build up to its configuration; raises what stopped it."""

@@ -27,6 +27,7 @@ from corral.build.request import Cached, Finished, Pulling, Report, Request, Sta
 from corral.build.triggers import triggered
 from corral.build.workers import Workers
 from corral.engine.context import Engine
+from corral.engine.steps import Drain
 from corral.errors import CorralError, NotFound
 from corral.image.model import Image
 from corral.oci.image import Descriptor
@@ -69,10 +70,11 @@ class Tools:
 class Executor:
     """One build."""
 
-    def __init__(self, tools: Tools, request: Request, report: Report) -> None:
+    def __init__(self, tools: Tools, request: Request, report: Report, drain: Drain) -> None:
         self.tools = tools
         self.request = request
         self.report = report
+        self.drain = drain
         self.plan = request.plan
         build = tools.engine.images.platform
         self.platform = request.platform or build

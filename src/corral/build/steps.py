@@ -252,6 +252,7 @@ class Steps:
                     container,
                     step,
                     lambda stream, data: executor.report(Wrote(vertex, stream, data)),
+                    executor.drain,
                 )
             self._tools.layers.release_later(ended.released)
             if ended.exit_code:
