@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import re
+import subprocess
+import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker.errors
@@ -15,6 +19,7 @@ import pytest
 from tests.support.contexts import Built, build, context, refused, run
 from tests.support.daemon import IMAGE, Daemon, Engine
 from tests.support.images import directory, member, tar_of
+from tests.support.registry import free_port
 from tests.support.wait import until
 
 
@@ -418,6 +423,15 @@ def test_every_step_has_its_network(engine: Engine) -> None:
     assert "eth0" in text and "alone lo\n" in text
 
 
+def test_containers_that_are_to_stay(daemon: Daemon) -> None:
+    built = build(daemon, f"FROM {IMAGE}\nRUN echo stays > /stays", rm="0", nocache="1")
+    (container,) = daemon.get("/containers/json", all="1").json()
+    assert container["Id"].startswith(re.findall(r"Running in (\w+)", built.text)[0])
+    assert container["State"] == "exited" and "Removing intermediate" not in built.text
+    assert daemon.docker("cp", f"{container['Id']}:/stays", "-").stdout.count("stays") == 3
+    assert daemon.docker("start", "-a", container["Id"]).returncode == 0
+
+
 def test_squash(engine: Engine) -> None:
     built = build(
         engine, f"FROM {IMAGE}\nRUN echo 1 > /a\nRUN rm /a; echo 2 > /b\nRUN rm -r /home", squash="1", t="built:sq"
@@ -433,6 +447,59 @@ def test_a_date_makes_images_equal(engine: Engine) -> None:
     made = {build(engine, dockerfile, {"f": "x"}, nocache="1", buildargs=arguments).id for _ in range(2)}
     assert len(made) == 1
     assert engine.inspect_image(made.pop())["Created"] == "2020-09-13T12:26:40Z"
+
+
+@pytest.fixture
+def web(daemon: Daemon, tmp_path: Path) -> Iterator[str]:
+    """The address of an HTTP server that the daemon reaches, serving `tmp_path`."""
+    port = free_port()
+    command = [
+        "nsenter", f"--net=/proc/{daemon.space.pid}/ns/net",
+        sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "-d", str(tmp_path), str(port),
+    ]  # fmt: skip
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: not build(daemon, f"FROM {IMAGE}\nADD {address}/ /x").error)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_files_and_contexts_from_urls(daemon: Daemon, web: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("from the net\n")
+    digest = hashlib.sha256(b"from the net\n").hexdigest()
+    dockerfile = f"FROM {IMAGE}\nADD --checksum=sha256:{digest} {web}/file /one\nADD --chmod=755 {web}/file /d/\n"
+    built = build(daemon, dockerfile + "RUN cat /one /d/file; stat -c %a /one /d/file")
+    assert "from the net\nfrom the net\n600\n755\n" in built.text
+    assert build(daemon, dockerfile).cached == 2
+    (tmp_path / "file").write_text("changed\n")
+    changed = hashlib.sha256(b"changed\n").hexdigest()
+    assert f"digest mismatch sha256:{changed}" in build(daemon, dockerfile).error
+    assert "with status 404" in refused(daemon, f"FROM {IMAGE}\nADD {web}/none /")
+    (tmp_path / "c.tar").write_bytes(context(f"FROM {IMAGE}\nCOPY f /f\nRUN cat /f", {"f": "in an archive\n"}))
+    assert "in an archive\n" in build(daemon, b"", remote=f"{web}/c.tar").text
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo only a Dockerfile")
+    assert "only a Dockerfile\n" in build(daemon, b"", remote=f"{web}/Dockerfile").text
+
+
+def test_repositories(daemon: Daemon, web: str, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY f /f\nRUN cat /f; ls -a")
+    (tree / "sub" / "f").write_text("in a repository\n")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-C", str(tree)]
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "x"], ["branch", "side"]):
+        subprocess.run([*git, *words], check=True)
+    subprocess.run(["git", "clone", "-q", "--bare", str(tree), str(tmp_path / "r.git")], check=True)
+    subprocess.run(["git", "-C", str(tmp_path / "r.git"), "update-server-info"], check=True)
+    for ref in ("", "main", "side"):
+        assert "in a repository\n" in build(daemon, b"", remote=f"{web}/r.git#{ref}:sub", nocache="1").text
+    assert "outside of the repository" in refused(daemon, "", remote=f"{web}/r.git#main:../..")
+    assert "failed to fetch repository" in refused(daemon, "", remote=f"{web}/r.git#nope")
+    text = build(daemon, f"FROM {IMAGE}\nADD {web}/r.git /r\nRUN find /r -type f | sort").text
+    assert [line for line in text.splitlines() if line.startswith("/r/")] == ["/r/sub/Dockerfile", "/r/sub/f"]
 
 
 def test_remote_contexts(engine: Engine) -> None:

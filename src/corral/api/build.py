@@ -94,6 +94,7 @@ def _read(services: Services, request: Request) -> _Wanted:
         "limits": _limits(request),
         "auth": lambda name: logins.get(reference.parse(name).domain),
         "epoch": int(epoch) if epoch else None,
+        "keep_containers": not query.flag("rm", True) and not query.flag("forcerm"),
         "inline_cache": given.get("BUILDKIT_INLINE_CACHE") == "1",
     }
     return _Wanted(

@@ -101,6 +101,10 @@ class Builder:
     async def build(self, executor: Executor) -> tuple[Standing, ImageConfig]:
         """Carry out a build up to its configuration; raises what stopped it."""
         standing = await executor.run()
+        if executor.kept:
+            await executor.tools.layers.released()
+        for container, step, files in executor.kept:
+            await processes.keep(self._engine, container, step, await files.chain(), "build")
         if executor.request.squash:
             await self._squash(executor.tools, standing)
         return standing, await self._config(standing, executor.request)

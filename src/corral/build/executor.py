@@ -26,6 +26,7 @@ from corral.build.problems import DockerfileError, Place
 from corral.build.request import Cached, Finished, Pulling, Report, Request, Started, Vertex, Wrote
 from corral.build.triggers import triggered
 from corral.build.workers import Workers
+from corral.engine import steps as processes
 from corral.engine.context import Engine
 from corral.engine.steps import Drain
 from corral.errors import CorralError, NotFound
@@ -86,6 +87,7 @@ class Executor:
         self._stages: dict[int, asyncio.Task[Standing]] = {}
         self._images: dict[tuple[str, str], asyncio.Task[Image]] = {}
         self.consumed: set[str] = set()
+        self.kept: list[tuple[str, processes.Step, FileSystem]] = []  # containers that the request wants to keep
 
     # --- the graph -------------------------------------------------------------------------------------------
 
@@ -206,6 +208,7 @@ class Executor:
     def _keep(self, image: Image) -> Image:
         reach = self.tools.engine.images.catalog.reach(image.id)
         self.tools.lease.add(*reach.blobs, *reach.chains)
+        self.tools.engine.images.catalog.used(image.id)
         return image
 
     # --- for steps -------------------------------------------------------------------------------------------

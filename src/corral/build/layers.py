@@ -61,6 +61,10 @@ class Layers:
         """Something that a step still gives back; the build does not end before."""
         self._releasing.append(task)
 
+    async def released(self) -> None:
+        """Wait until steps that have ended hold nothing any more."""
+        await asyncio.gather(*self._releasing)
+
     def stack(self, chain: str) -> FileSystem:
         """A stack of committed layers."""
         self._lease.add(chain)

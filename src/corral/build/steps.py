@@ -262,6 +262,8 @@ class Steps:
             raise
         executor.report(Ran(vertex, container))
         self._settle(root, [*_STUBS, *(point.destination for point in held.points)], [key], instruction, shown, release)
+        if self._request.keep_containers:
+            executor.kept.append((container, step, standing.files))
 
     def _network(self, body: ins.Run) -> str:
         if body.network in ("", "default"):

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from corral.engine import defaults, failures, filesystem, start, unsupported
+from corral.engine import create, defaults, failures, filesystem, names, start, unsupported
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.engine.record import Container, MountPoint
@@ -131,6 +131,25 @@ async def run(engine: Engine, step_id: str, step: Step, output: Output, drain: D
         raise
     # Its processes are gone, and with them its mounts.  What else it held (cgroup, address) need not be waited for.
     return Ended(exit_code, oom_killed, asyncio.ensure_future(undo.aclose()))
+
+
+async def keep(engine: Engine, step_id: str, step: Step, layers: str, image: str) -> None:
+    """Leave a container that has ended as what a step was, on the layers that it has made."""
+    record = _record(engine, step_id, step)
+    record.name = names.unused(lambda candidate: engine.index.owner_of(candidate) is not None)
+    record.layers, record.image_id, record.image_ref = layers, image, image
+    record.mounts = []
+    record.state.status = "exited"
+    record.state.started_at = record.state.finished_at = record.created
+    engine.index.reserve(record.name, record.id)
+    try:
+        await create.make_durable(engine, record)
+    except BaseException:
+        engine.index.release(record.name)
+        raise
+    live = Live(record)
+    engine.index.add(live)
+    engine.publish(live, "create")
 
 
 class _Process:
