@@ -226,7 +226,7 @@ RUN echo "arch $TARGETARCH"
     shown = [step["CreatedBy"] for step in engine.get("/images/built:args/history").json()]
     assert "RUN |2 A=1 B=b /bin/sh -c echo" in shown[2]
     other = build(engine, dockerfile, buildargs=json.dumps({"B": "b", "HTTP_PROXY": "http://other"}))
-    assert other.cached == 3  # a proxy is nothing that the cache knows
+    assert other.cached == 6  # a proxy is nothing that the cache knows
 
 
 def test_configuration(engine: Engine) -> None:
@@ -343,16 +343,16 @@ def test_the_cache_looks_at_content_and_mode_and_not_at_times(engine: Engine) ->
 
     first = at(1_600_000_000)
     second = at(1_700_000_000)
-    assert (second.cached, second.id) == (4, first.id)
+    assert (second.cached, second.id) == (5, first.id)
     assert at(1_600_000_000, b"other").cached == 1
     assert at(1_600_000_000, mode=0o755).cached == 1
-    assert at(1_650_000_000).cached == 4
+    assert at(1_650_000_000).cached == 5
 
 
 def test_the_cache_and_arguments(engine: Engine) -> None:
     build(engine, CACHED, {"f": "args"}, buildargs='{"X": "1"}')
-    assert build(engine, CACHED, {"f": "args"}, buildargs='{"X": "2"}').cached == 3
-    assert build(engine, CACHED, {"f": "args"}, buildargs='{"X": "1"}').cached == 4
+    assert build(engine, CACHED, {"f": "args"}, buildargs='{"X": "2"}').cached == 4
+    assert build(engine, CACHED, {"f": "args"}, buildargs='{"X": "1"}').cached == 5
     fresh = build(engine, CACHED, {"f": "args"}, buildargs='{"X": "1"}', nocache="1")
     assert fresh.cached == 0
 
@@ -362,7 +362,7 @@ def test_the_cache_outlives_the_image_and_the_daemon(own_daemon: Daemon) -> None
     assert own_daemon.delete(f"/images/{first.id}", force="1").status == 200
     own_daemon.restart()
     again = build(own_daemon, CACHED, {"f": "kept"})
-    assert (again.cached, again.id) == (4, first.id)
+    assert (again.cached, again.id) == (5, first.id)
     rows = own_daemon.get("/v1.51/system/df").json()["BuildCache"]
     assert {"regular", "source.local"} == {row["Type"] for row in rows}
     assert any(row["Description"] == "RUN cat /f" and row["UsageCount"] == 1 for row in rows)

@@ -97,6 +97,12 @@ class Steps:
         if isinstance(instruction.body, ins.Arg):
             self._executor.consumed.update(standing.state.arguments)
             standing.state.note(instruction.shown, created=standing.created)
+            # What an ARG is worth counts where it is used; the line itself was here before, or was not.
+            key = key_of("arg", standing.key, instruction.shown)
+            if self._find(key) is not None:
+                self._executor.report(Cached(vertex))
+            else:
+                self._keep_configuration(key, standing.key, instruction)
             return
         config = standing.state.run_config()
         parent, key = standing.key, key_of("config", standing.key, config, standing.state.author)
