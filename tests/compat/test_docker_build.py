@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker.errors
@@ -357,6 +358,23 @@ def test_the_cache_and_arguments(engine: Engine) -> None:
     assert fresh.cached == 0
 
 
+def test_builds_at_the_same_time_share_their_work(daemon: Daemon, tmp_path: Path) -> None:
+    mark = tmp_path.name
+    body = context(f"FROM {IMAGE}\nRUN echo begun-{mark}; sleep 2; echo done\nRUN true")
+    head = f"POST /build HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with daemon.raw(60) as first:
+        first.sendall(head + body)
+        until(lambda: f"begun-{mark}".encode() in first.recv(65536))
+        with ThreadPoolExecutor(3) as pool:
+            others = [pool.submit(build, daemon, body) for _ in range(3)]
+            until(lambda: len(scratch(daemon)) == 4)
+            # The one that does the work for all goes away: another one does it.
+            first.close()
+            found = [other.result() for other in others]
+    assert len({one.id for one in found}) == 1
+    assert sorted(one.cached for one in found) == [0, 2, 2]
+
+
 def test_the_cache_outlives_the_image_and_the_daemon(own_daemon: Daemon) -> None:
     first = build(own_daemon, CACHED, {"f": "kept"})
     assert own_daemon.delete(f"/images/{first.id}", force="1").status == 200
@@ -441,12 +459,20 @@ def test_squash(engine: Engine) -> None:
     assert "b" in listed and "a" not in listed and "home" not in listed
 
 
-def test_a_date_makes_images_equal(engine: Engine) -> None:
-    dockerfile = f"FROM {IMAGE}\nRUN date > /dev/null; mkdir /d; touch /d/f\nWORKDIR /w\nCOPY f /f\nCMD x\n"
+def test_a_date_makes_images_equal_everywhere(daemon: Daemon, own_daemon: Daemon) -> None:
+    dockerfile = (
+        f"FROM {IMAGE}\nRUN date > /dev/null; mkdir -p /d/e; touch /d/f; ln -s f /d/l; chown -h 1:2 /d/l\nWORKDIR /w\n"
+        "COPY f /new/f\nADD a.tar /a/\nCOPY <<x /x\nhere\nx\nRUN rm /d/f; echo x >> /etc/passwd\nCMD x\n"
+    )
+    files: dict[str, bytes | str] = {"f": "x", "a.tar": tar_of([member("in/f", b"y", mtime=1_900_000_000)])}
     arguments = json.dumps({"SOURCE_DATE_EPOCH": "1600000000"})
-    made = {build(engine, dockerfile, {"f": "x"}, nocache="1", buildargs=arguments).id for _ in range(2)}
-    assert len(made) == 1
-    assert engine.inspect_image(made.pop())["Created"] == "2020-09-13T12:26:40Z"
+    made = [
+        build(place, dockerfile, files, nocache="1", buildargs=arguments).id for place in (daemon, daemon, own_daemon)
+    ]
+    assert len(set(made)) == 1
+    image = daemon.inspect_image(made[0])
+    assert image["Created"] == "2020-09-13T12:26:40Z"
+    assert {step["Created"] for step in daemon.get(f"/images/{made[0]}/history").json()[:-1]} == {1_600_000_000}
 
 
 @pytest.fixture

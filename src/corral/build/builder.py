@@ -122,7 +122,7 @@ class Builder:
         except BaseException:
             tools.layers.abandon(root)
             raise
-        standing.files = tools.layers.settle(below, root, [], lambda chain, empty: None)
+        standing.files = tools.layers.settle(below, root, [], lambda chain, empty: None, lambda: None)
         await tools.layers.finish()
         history = standing.state.history
         history[standing.steps :] = [

@@ -161,9 +161,8 @@ class Steps:
             if empty:
                 self._note_empty(history, at)
             executor.record(keys, parent, chain, empty, instruction, created)
-            release()
 
-        standing.files = self._tools.layers.settle(standing.files, root, stubs, settled)
+        standing.files = self._tools.layers.settle(standing.files, root, stubs, settled, release)
         standing.key, standing.created = keys[0], created
         kind = SOURCE_LOCAL if isinstance(instruction.body, ins.Copy) else REGULAR
         standing.trail.append(Trail(tuple(keys), standing.files, created, instruction.shown[:400], kind))
