@@ -416,7 +416,7 @@ def test_cache_mounts_are_part_of_the_cache(own_daemon: Daemon) -> None:
     rows = own_daemon.get("/v1.51/system/df").json()["BuildCache"]
     (row,) = [row for row in rows if row["Type"] == "exec.cachemount"]
     assert (row["Description"], row["Size"], row["InUse"]) == ("cached mount big", 2 << 20, False)
-    pruned = own_daemon.post("/build/prune", filters='{"type": ["exec.cachemount"]}').json()
+    pruned = own_daemon.post("/build/prune", all="1", filters='{"type": ["exec.cachemount"]}').json()
     assert pruned["CachesDeleted"] == [row["ID"]] and pruned["SpaceReclaimed"] >= 2 << 20
     assert os.listdir(os.path.join(own_daemon.data_root, "build", "mounts")) == []
 

@@ -36,7 +36,7 @@ from corral.wire.containers import Ulimit
 T = TypeVar("T")
 
 _HUB_KEY = "https://index.docker.io/v1/"
-_PRUNE_FILTERS = ("all", "id", "inuse", "parent", "parents", "private", "shared", "type", "until", "unused-for")
+_PRUNE_FILTERS = ("id", "label", "label!", "private", "shared", "type", "until", "unused-for")
 
 
 class BuildKitWanted(Unsupported):
@@ -255,6 +255,8 @@ async def prune(services: Services, request: Request) -> Answer:
     keep = query.number("reserved-space", 0) or query.number("keep-storage", 0) or 0
     chosen = [record for record in records if _matches(record, filters, shared)]
     chosen = [record for record in chosen if not builder.cache_mounts.in_use(record.id)]
+    if not query.flag("all"):  # what takes room of its own; the rest costs nothing and keeps later builds short
+        chosen = [record for record in chosen if not record.empty and record.chain not in shared]
     if keep:
         total = sum(record.size for record in records)
         kept = chosen
@@ -267,10 +269,13 @@ async def prune(services: Services, request: Request) -> Answer:
     freed = await builder.prune(chosen)
     if not filters and not keep:
         builder.contexts.forget()
+    services.engine.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
     return http.json({"CachesDeleted": [record.id for record in chosen], "SpaceReclaimed": freed})
 
 
 def _matches(record: Record, filters: matching.Filters, shared: set[str]) -> bool:
+    if filters.get("label"):
+        return False  # `system prune` asks everything for labels; a step has none
     if filters.get("id") and not any(record.id.startswith(value) for value in filters["id"]):
         return False
     if filters.get("type") and record.kind not in filters["type"]:

@@ -35,6 +35,7 @@ from corral.store.db import Database
 from corral.store.snapshots import spread_directories
 
 _CLEARING_S = 10.0
+_STEPS_KEPT = 20_000  # that take no room
 _MOUNTS = "mounts"
 _CONTEXTS = "contexts"
 
@@ -208,7 +209,7 @@ class Builder:
         chains = self.shared()
         own = [record for record in self.records() if not record.empty and record.chain not in chains]
         total = sum(record.size for record in own)
-        gone: list[Record] = []
+        gone = [record for record in self.cache.records() if record.empty][:-_STEPS_KEPT]
         for record in own:
             if total <= self.cache.limit_bytes:
                 break
