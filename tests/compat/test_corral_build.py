@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
 import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -119,8 +125,6 @@ def test_secrets_and_ssh(daemon: Daemon, tmp_path: Path) -> None:
     )
     secret = tmp_path / "s"
     secret.write_text("hush-hush")
-    import socket
-
     agent = tmp_path / "agent"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(agent))
@@ -244,6 +248,52 @@ def test_standard_input_checks_and_refusals(daemon: Daemon, tmp_path: Path) -> N
         input=f"FROM {IMAGE}\nRUN --network=host ls /sys/class/net\nRUN --security=insecure mount -t tmpfs t /mnt",
     )  # fmt: skip
     assert allowed.returncode == 0, allowed.stderr
+
+
+def test_a_daemon_with_the_classic_api_only(daemon: Daemon, tmp_path: Path) -> None:
+    """As with Docker's: the door is hidden by a proxy that gives the server another name."""
+    place = files(tmp_path, Dockerfile=f"FROM {IMAGE}\nCOPY f /f\nARG A\nRUN cat /f; echo $A\nRUN exit 5", f="file\n")
+    with renamed(daemon) as host:
+        done = corral(daemon, "-H", host, "build", "--build-arg", "A=arg", place)
+        assert (done.returncode, "file\narg\n" in done.stderr) == (5, True), done.stderr
+        assert done.stderr.endswith("returned a non-zero code: 5\n")
+        refused = corral(daemon, "-H", host, "build", "--sbom=true", place)
+        assert refused.stderr == "this daemon cannot build with sbom: it has the classic API only\n"
+
+
+@contextlib.contextmanager
+def renamed(daemon: Daemon) -> Iterator[str]:
+    """The daemon under the name of Docker's."""
+    folder = tempfile.mkdtemp()
+    path = os.path.join(folder, "s")
+
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data.replace(b"Server: Corral (linux)", b"Server: Docker/20.10 ()"))
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = daemon.raw(60)
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=carry, args=pair, daemon=True).start()
+                open_now.extend((client, server))
+
+    open_now: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"unix://{path}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for one in open_now:
+        one.close()
+    shutil.rmtree(folder)
 
 
 def test_pruning(own_daemon: Daemon, tmp_path: Path) -> None:

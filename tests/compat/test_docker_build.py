@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import re
+import subprocess
+import sys
 import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker.errors
@@ -15,6 +20,7 @@ import pytest
 from tests.support.contexts import Built, build, context, refused, run
 from tests.support.daemon import IMAGE, Daemon, Engine
 from tests.support.images import directory, member, tar_of
+from tests.support.registry import free_port
 from tests.support.wait import until
 
 
@@ -221,7 +227,7 @@ RUN echo "arch $TARGETARCH"
     shown = [step["CreatedBy"] for step in engine.get("/images/built:args/history").json()]
     assert "RUN |2 A=1 B=b /bin/sh -c echo" in shown[2]
     other = build(engine, dockerfile, buildargs=json.dumps({"B": "b", "HTTP_PROXY": "http://other"}))
-    assert other.cached == 3  # a proxy is nothing that the cache knows
+    assert other.cached == 6  # a proxy is nothing that the cache knows
 
 
 def test_configuration(engine: Engine) -> None:
@@ -338,18 +344,35 @@ def test_the_cache_looks_at_content_and_mode_and_not_at_times(engine: Engine) ->
 
     first = at(1_600_000_000)
     second = at(1_700_000_000)
-    assert (second.cached, second.id) == (4, first.id)
+    assert (second.cached, second.id) == (5, first.id)
     assert at(1_600_000_000, b"other").cached == 1
     assert at(1_600_000_000, mode=0o755).cached == 1
-    assert at(1_650_000_000).cached == 4
+    assert at(1_650_000_000).cached == 5
 
 
 def test_the_cache_and_arguments(engine: Engine) -> None:
     build(engine, CACHED, {"f": "args"}, buildargs='{"X": "1"}')
-    assert build(engine, CACHED, {"f": "args"}, buildargs='{"X": "2"}').cached == 3
-    assert build(engine, CACHED, {"f": "args"}, buildargs='{"X": "1"}').cached == 4
+    assert build(engine, CACHED, {"f": "args"}, buildargs='{"X": "2"}').cached == 4
+    assert build(engine, CACHED, {"f": "args"}, buildargs='{"X": "1"}').cached == 5
     fresh = build(engine, CACHED, {"f": "args"}, buildargs='{"X": "1"}', nocache="1")
     assert fresh.cached == 0
+
+
+def test_builds_at_the_same_time_share_their_work(daemon: Daemon, tmp_path: Path) -> None:
+    mark = tmp_path.name
+    body = context(f"FROM {IMAGE}\nRUN echo begun-{mark}; sleep 2; echo done\nRUN true")
+    head = f"POST /build HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with daemon.raw(60) as first:
+        first.sendall(head + body)
+        until(lambda: f"begun-{mark}".encode() in first.recv(65536))
+        with ThreadPoolExecutor(3) as pool:
+            others = [pool.submit(build, daemon, body) for _ in range(3)]
+            until(lambda: len(scratch(daemon)) == 4)
+            # The one that does the work for all goes away: another one does it.
+            first.close()
+            found = [other.result() for other in others]
+    assert len({one.id for one in found}) == 1
+    assert sorted(one.cached for one in found) == [0, 2, 2]
 
 
 def test_the_cache_outlives_the_image_and_the_daemon(own_daemon: Daemon) -> None:
@@ -357,7 +380,7 @@ def test_the_cache_outlives_the_image_and_the_daemon(own_daemon: Daemon) -> None
     assert own_daemon.delete(f"/images/{first.id}", force="1").status == 200
     own_daemon.restart()
     again = build(own_daemon, CACHED, {"f": "kept"})
-    assert (again.cached, again.id) == (4, first.id)
+    assert (again.cached, again.id) == (5, first.id)
     rows = own_daemon.get("/v1.51/system/df").json()["BuildCache"]
     assert {"regular", "source.local"} == {row["Type"] for row in rows}
     assert any(row["Description"] == "RUN cat /f" and row["UsageCount"] == 1 for row in rows)
@@ -393,7 +416,7 @@ def test_cache_mounts_are_part_of_the_cache(own_daemon: Daemon) -> None:
     rows = own_daemon.get("/v1.51/system/df").json()["BuildCache"]
     (row,) = [row for row in rows if row["Type"] == "exec.cachemount"]
     assert (row["Description"], row["Size"], row["InUse"]) == ("cached mount big", 2 << 20, False)
-    pruned = own_daemon.post("/build/prune", filters='{"type": ["exec.cachemount"]}').json()
+    pruned = own_daemon.post("/build/prune", all="1", filters='{"type": ["exec.cachemount"]}').json()
     assert pruned["CachesDeleted"] == [row["ID"]] and pruned["SpaceReclaimed"] >= 2 << 20
     assert os.listdir(os.path.join(own_daemon.data_root, "build", "mounts")) == []
 
@@ -418,6 +441,15 @@ def test_every_step_has_its_network(engine: Engine) -> None:
     assert "eth0" in text and "alone lo\n" in text
 
 
+def test_containers_that_are_to_stay(daemon: Daemon) -> None:
+    built = build(daemon, f"FROM {IMAGE}\nRUN echo stays > /stays", rm="0", nocache="1")
+    (container,) = daemon.get("/containers/json", all="1").json()
+    assert container["Id"].startswith(re.findall(r"Running in (\w+)", built.text)[0])
+    assert container["State"] == "exited" and "Removing intermediate" not in built.text
+    assert daemon.docker("cp", f"{container['Id']}:/stays", "-").stdout.count("stays") == 3
+    assert daemon.docker("start", "-a", container["Id"]).returncode == 0
+
+
 def test_squash(engine: Engine) -> None:
     built = build(
         engine, f"FROM {IMAGE}\nRUN echo 1 > /a\nRUN rm /a; echo 2 > /b\nRUN rm -r /home", squash="1", t="built:sq"
@@ -427,12 +459,73 @@ def test_squash(engine: Engine) -> None:
     assert "b" in listed and "a" not in listed and "home" not in listed
 
 
-def test_a_date_makes_images_equal(engine: Engine) -> None:
-    dockerfile = f"FROM {IMAGE}\nRUN date > /dev/null; mkdir /d; touch /d/f\nWORKDIR /w\nCOPY f /f\nCMD x\n"
+def test_a_date_makes_images_equal_everywhere(daemon: Daemon, own_daemon: Daemon) -> None:
+    dockerfile = (
+        f"FROM {IMAGE}\nRUN date > /dev/null; mkdir -p /d/e; touch /d/f; ln -s f /d/l; chown -h 1:2 /d/l\nWORKDIR /w\n"
+        "COPY f /new/f\nADD a.tar /a/\nCOPY <<x /x\nhere\nx\nRUN rm /d/f; echo x >> /etc/passwd\nCMD x\n"
+    )
+    files: dict[str, bytes | str] = {"f": "x", "a.tar": tar_of([member("in/f", b"y", mtime=1_900_000_000)])}
     arguments = json.dumps({"SOURCE_DATE_EPOCH": "1600000000"})
-    made = {build(engine, dockerfile, {"f": "x"}, nocache="1", buildargs=arguments).id for _ in range(2)}
-    assert len(made) == 1
-    assert engine.inspect_image(made.pop())["Created"] == "2020-09-13T12:26:40Z"
+    made = [
+        build(place, dockerfile, files, nocache="1", buildargs=arguments).id for place in (daemon, daemon, own_daemon)
+    ]
+    assert len(set(made)) == 1
+    image = daemon.inspect_image(made[0])
+    assert image["Created"] == "2020-09-13T12:26:40Z"
+    assert {step["Created"] for step in daemon.get(f"/images/{made[0]}/history").json()[:-1]} == {1_600_000_000}
+
+
+@pytest.fixture
+def web(daemon: Daemon, tmp_path: Path) -> Iterator[str]:
+    """The address of an HTTP server that the daemon reaches, serving `tmp_path`."""
+    port = free_port()
+    command = [
+        "nsenter", f"--net=/proc/{daemon.space.pid}/ns/net",
+        sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "-d", str(tmp_path), str(port),
+    ]  # fmt: skip
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: not build(daemon, f"FROM {IMAGE}\nADD {address}/ /x").error)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_files_and_contexts_from_urls(daemon: Daemon, web: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("from the net\n")
+    digest = hashlib.sha256(b"from the net\n").hexdigest()
+    dockerfile = f"FROM {IMAGE}\nADD --checksum=sha256:{digest} {web}/file /one\nADD --chmod=755 {web}/file /d/\n"
+    built = build(daemon, dockerfile + "RUN cat /one /d/file; stat -c %a /one /d/file")
+    assert "from the net\nfrom the net\n600\n755\n" in built.text
+    assert build(daemon, dockerfile).cached == 2
+    (tmp_path / "file").write_text("changed\n")
+    changed = hashlib.sha256(b"changed\n").hexdigest()
+    assert f"digest mismatch sha256:{changed}" in build(daemon, dockerfile).error
+    assert "with status 404" in refused(daemon, f"FROM {IMAGE}\nADD {web}/none /")
+    (tmp_path / "c.tar").write_bytes(context(f"FROM {IMAGE}\nCOPY f /f\nRUN cat /f", {"f": "in an archive\n"}))
+    assert "in an archive\n" in build(daemon, b"", remote=f"{web}/c.tar").text
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo only a Dockerfile")
+    assert "only a Dockerfile\n" in build(daemon, b"", remote=f"{web}/Dockerfile").text
+
+
+def test_repositories(daemon: Daemon, web: str, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY f /f\nRUN cat /f; ls -a")
+    (tree / "sub" / "f").write_text("in a repository\n")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-C", str(tree)]
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "x"], ["branch", "side"]):
+        subprocess.run([*git, *words], check=True)
+    subprocess.run(["git", "clone", "-q", "--bare", str(tree), str(tmp_path / "r.git")], check=True)
+    subprocess.run(["git", "-C", str(tmp_path / "r.git"), "update-server-info"], check=True)
+    for ref in ("", "main", "side"):
+        assert "in a repository\n" in build(daemon, b"", remote=f"{web}/r.git#{ref}:sub", nocache="1").text
+    assert "outside of the repository" in refused(daemon, "", remote=f"{web}/r.git#main:../..")
+    assert "failed to fetch repository" in refused(daemon, "", remote=f"{web}/r.git#nope")
+    text = build(daemon, f"FROM {IMAGE}\nADD {web}/r.git /r\nRUN find /r -type f | sort").text
+    assert [line for line in text.splitlines() if line.startswith("/r/")] == ["/r/sub/Dockerfile", "/r/sub/f"]
 
 
 def test_remote_contexts(engine: Engine) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from corral.api import credentials, http, images, statuses, streams
 from corral.api.classic import Lines
 from corral.api.http import Answer, BadQuery, Request
+from corral.api.outlet import Outlet
 from corral.api.services import Services
 from corral.build import context as contexts
 from corral.build import dockerfile, stages
@@ -35,7 +36,7 @@ from corral.wire.containers import Ulimit
 T = TypeVar("T")
 
 _HUB_KEY = "https://index.docker.io/v1/"
-_PRUNE_FILTERS = ("all", "id", "inuse", "parent", "parents", "private", "shared", "type", "until", "unused-for")
+_PRUNE_FILTERS = ("id", "label", "label!", "private", "shared", "type", "until", "unused-for")
 
 
 class BuildKitWanted(Unsupported):
@@ -93,6 +94,7 @@ def _read(services: Services, request: Request) -> _Wanted:
         "limits": _limits(request),
         "auth": lambda name: logins.get(reference.parse(name).domain),
         "epoch": int(epoch) if epoch else None,
+        "keep_containers": not query.flag("rm", True) and not query.flag("forcerm"),
         "inline_cache": given.get("BUILDKIT_INLINE_CACHE") == "1",
     }
     return _Wanted(
@@ -159,32 +161,30 @@ def _logins(request: Request) -> dict[str, dict[str, str]]:
 
 async def _stream(services: Services, request: Request, wanted: _Wanted) -> AsyncIterator[bytes]:
     """Run the build and stream its records; its error is the last record, or raised if it is the first."""
-    queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-    lines = Lines(queue.put_nowait, quiet=wanted.quiet, remove=wanted.remove)
+    outlet: Outlet[dict[str, Any]] = Outlet()
+    lines = Lines(outlet.put, quiet=wanted.quiet, remove=wanted.remove)
     told = False
 
     async def run() -> None:
         try:
-            await _build(services, request, wanted, lines, queue.put_nowait)
+            await _build(services, request, wanted, lines, outlet)
         finally:
-            queue.put_nowait(None)
+            outlet.end()
 
     task = asyncio.ensure_future(run())
     try:
-        while (record := await queue.get()) is not None:
+        while (record := await outlet.get()) is not None:
             told = True
             yield streams.json_line(record) if record else b""
         try:
             await task
         except CorralError as error:
             lines.flush()
-            for record in lines.held:
-                told = True
-                yield streams.json_line(record)
-            while not queue.empty() and (record := queue.get_nowait()) is not None:
-                yield streams.json_line(record)
-            if not told:
+            rest = [*lines.held, *outlet.rest()]
+            if not told and not rest:
                 raise
+            for record in rest:
+                yield streams.json_line(record)
             cause = statuses.first(error)
             yield streams.error_line(str(cause), cause.exit_code if isinstance(cause, RunFailed) else None)
     finally:
@@ -193,7 +193,7 @@ async def _stream(services: Services, request: Request, wanted: _Wanted) -> Asyn
 
 
 async def _build(
-    services: Services, request: Request, wanted: _Wanted, lines: Lines, put: Callable[[dict[str, Any]], None]
+    services: Services, request: Request, wanted: _Wanted, lines: Lines, outlet: Outlet[dict[str, Any]]
 ) -> None:
     builder = services.builder
     async with builder.session(wanted.epoch) as tools:
@@ -203,12 +203,12 @@ async def _build(
         plan = stages.read(dockerfile.parse(source, name))
         await contexts.apply_ignore(tools, files, name)
         asked = BuildRequest(plan=plan, context=files, **wanted.fields)
-        prepared = builder.prepare(tools, asked, lines.take)
-        put({})  # from here on the answer is a stream: a client that goes away is noticed, even of a quiet build
+        prepared = builder.prepare(tools, asked, lines.take, outlet.drain)
+        outlet.put({})  # from here on the answer is a stream: a client that goes away is noticed, even of a quiet build
         for ref in wanted.cache_from:
             await builder.take_cache(prepared, ref, lambda record: None)
         standing, config = await builder.build(prepared)
-        await _finish(services, tools, standing, config, asked, wanted, lines, put)
+        await _finish(services, tools, standing, config, asked, wanted, lines, outlet.put)
 
 
 async def _context(tools: Tools, request: Request, wanted: _Wanted) -> tuple[Files, str]:
@@ -255,6 +255,8 @@ async def prune(services: Services, request: Request) -> Answer:
     keep = query.number("reserved-space", 0) or query.number("keep-storage", 0) or 0
     chosen = [record for record in records if _matches(record, filters, shared)]
     chosen = [record for record in chosen if not builder.cache_mounts.in_use(record.id)]
+    if not query.flag("all"):  # what takes room of its own; the rest costs nothing and keeps later builds short
+        chosen = [record for record in chosen if not record.empty and record.chain not in shared]
     if keep:
         total = sum(record.size for record in records)
         kept = chosen
@@ -267,10 +269,13 @@ async def prune(services: Services, request: Request) -> Answer:
     freed = await builder.prune(chosen)
     if not filters and not keep:
         builder.contexts.forget()
+    services.engine.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
     return http.json({"CachesDeleted": [record.id for record in chosen], "SpaceReclaimed": freed})
 
 
 def _matches(record: Record, filters: matching.Filters, shared: set[str]) -> bool:
+    if filters.get("label"):
+        return False  # `system prune` asks everything for labels; a step has none
     if filters.get("id") and not any(record.id.startswith(value) for value in filters["id"]):
         return False
     if filters.get("type") and record.kind not in filters["type"]:

@@ -7,7 +7,9 @@ before it is done.
 from __future__ import annotations
 
 import codecs
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from corral.build import request as events
@@ -15,6 +17,8 @@ from corral.oci.digest import hex_of
 
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
 _ID_SHOWN = 12
+_HELD_MAX_BYTES = 4 << 20
+_QUIET_MAX = 1000
 
 Put = Callable[[dict[str, Any]], None]
 
@@ -28,9 +32,9 @@ class Lines:
         self._remove = remove
         self._current = 1
         self._waiting: dict[int, list[events.Event]] = {}
-        self._done: set[int] = set()
+        self._held_bytes: dict[int, int] = {}
         self._decoders: dict[tuple[int, int], codecs.IncrementalDecoder] = {}
-        self.held: list[dict[str, Any]] = []  # with `quiet`: what a failure shows after all
+        self.held: deque[dict[str, Any]] = deque(maxlen=_QUIET_MAX)  # with `quiet`: what a failure shows after all
 
     def take(self, event: events.Event) -> None:
         """One event of the build."""
@@ -38,11 +42,21 @@ class Lines:
             return  # build checks are not part of the classic stream
         number = event.vertex.number or self._current
         if number != self._current:
-            self._waiting.setdefault(number, []).append(event)
+            self._hold(number, event)
             return
         self._show(event)
         if isinstance(event, events.Finished) and event.vertex.number:
             self._advance()
+
+    def _hold(self, number: int, event: events.Event) -> None:
+        if isinstance(event, events.Wrote):
+            held = self._held_bytes.get(number, 0)
+            if held > _HELD_MAX_BYTES:
+                return
+            self._held_bytes[number] = held + len(event.data)
+            if self._held_bytes[number] > _HELD_MAX_BYTES:
+                event = replace(event, stream=0, data=b"[output clipped: too much of it came before its turn]\n")
+        self._waiting.setdefault(number, []).append(event)
 
     def _advance(self) -> None:
         self._current += 1

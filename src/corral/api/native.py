@@ -17,6 +17,7 @@ import msgspec
 
 from corral.api import http, images, statuses, streams
 from corral.api.http import Answer, BadQuery, Request
+from corral.api.outlet import Outlet
 from corral.api.services import Services
 from corral.build import checks, dockerfile, stages
 from corral.build import context as contexts
@@ -34,6 +35,7 @@ from corral.wire.build import ContextRequest, NativeBuild
 
 _MANIFEST_MAX_BYTES = 1 << 30
 _REQUEST_MAX_BYTES = 64 << 20
+_RECORD_BYTES = 64 << 10
 _OUTPUTS = ("", "tar", "oci", "docker")
 
 Say = Callable[[dict[str, Any]], None]
@@ -61,23 +63,20 @@ async def build(services: Services, request: Request) -> Answer:
 
 
 async def _stream(services: Services, asked: NativeBuild) -> AsyncIterator[bytes]:
-    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-    def say(record: dict[str, Any]) -> None:
-        queue.put_nowait(streams.encode(record) + b"\n")
+    outlet: Outlet[bytes] = Outlet()
 
     async def run() -> None:
         try:
-            await _build(services, asked, say, queue.put_nowait)
+            await _build(services, asked, outlet)
         finally:
             for name in filter(None, [asked.context, *asked.contexts.values()]):
                 services.builder.contexts.close(name)
-            queue.put_nowait(None)
+            outlet.end()
 
     task = asyncio.ensure_future(run())
     told = False
     try:
-        while (data := await queue.get()) is not None:
+        while (data := await outlet.get()) is not None:
             told = True
             yield data
         try:
@@ -95,7 +94,10 @@ async def _stream(services: Services, asked: NativeBuild) -> AsyncIterator[bytes
         await asyncio.wait((task,))
 
 
-async def _build(services: Services, asked: NativeBuild, say: Say, put: Callable[[bytes], None]) -> None:
+async def _build(services: Services, asked: NativeBuild, outlet: Outlet[bytes]) -> None:
+    def say(record: dict[str, Any]) -> None:
+        outlet.put(streams.encode(record) + b"\n")
+
     epoch = _epoch(asked)
     if not asked.remote:
         plan = _plan(asked, asked.dockerfile, say)
@@ -112,7 +114,7 @@ async def _build(services: Services, asked: NativeBuild, say: Say, put: Callable
             await contexts.apply_ignore(tools, files, name)
         wanted = _request(services, asked, plan, files, epoch)
         try:
-            await _carry_out(services, tools, asked, wanted, say, put)
+            await _carry_out(services, tools, asked, wanted, say, outlet)
         except RunFailed as error:
             error.excerpt = plan.source.excerpt(error.place) if error.place else ""
             raise
@@ -133,10 +135,10 @@ async def _carry_out(
     asked: NativeBuild,
     wanted: events.Request,
     say: Say,
-    put: Callable[[bytes], None],
+    outlet: Outlet[bytes],
 ) -> None:
     builder = services.builder
-    prepared = builder.prepare(tools, wanted, lambda event: say(_shown(event)))
+    prepared = builder.prepare(tools, wanted, lambda event: say(_shown(event)), outlet.drain)
     say({"event": "began", "steps": prepared.numbering.total})
     for ref in asked.cache_from:
         await builder.take_cache(prepared, ref, say)
@@ -145,7 +147,7 @@ async def _carry_out(
     say({"event": "result", "image": image.id, "names": asked.names})
     if asked.output:
         say({"output": asked.output})
-        await _output(services, tools, asked, standing, image, put)
+        await _output(services, tools, asked, standing, image, outlet)
 
 
 def _epoch(asked: NativeBuild) -> int | None:
@@ -205,14 +207,15 @@ def _named(services: Services, text: str) -> Files | str:
 
 
 async def _output(
-    services: Services, tools: Tools, asked: NativeBuild, standing: Standing, image: Image, put: Callable[[bytes], None]
+    services: Services, tools: Tools, asked: NativeBuild, standing: Standing, image: Image, outlet: Outlet[bytes]
 ) -> None:
     if asked.output == "tar":
-        async for piece in contexts.exported(tools, standing.files.lower):
-            put(piece)
-        return
-    async for piece in services.engine.images.save([*asked.names] or [image.id]):
-        put(piece)
+        pieces = contexts.exported(tools, standing.files.lower)
+    else:
+        pieces = services.engine.images.save([*asked.names] or [image.id])
+    async for piece in pieces:
+        outlet.put(piece, 1 + len(piece) // _RECORD_BYTES)
+        await outlet.drain()
 
 
 def _shown(event: events.Event) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from corral.store.db import Database
 from corral.store.snapshots import spread_directories
 
 _CLEARING_S = 10.0
+_STEPS_KEPT = 20_000  # that take no room
 _MOUNTS = "mounts"
 _CONTEXTS = "contexts"
 
@@ -93,14 +94,18 @@ class Builder:
                 images.snapshots.later()
         await self._make_room()
 
-    def prepare(self, tools: Tools, request: Request, report: Report) -> Executor:
+    def prepare(self, tools: Tools, request: Request, report: Report, drain: processes.Drain) -> Executor:
         """Look for what can be known to be wrong before anything is done; raises as a build would."""
         processes.check(self._engine, request.limits, request.network)
-        return Executor(tools, request, report)
+        return Executor(tools, request, report, drain)
 
     async def build(self, executor: Executor) -> tuple[Standing, ImageConfig]:
         """Carry out a build up to its configuration; raises what stopped it."""
         standing = await executor.run()
+        if executor.kept:
+            await executor.tools.layers.released()
+        for container, step, files in executor.kept:
+            await processes.keep(self._engine, container, step, await files.chain(), "build")
         if executor.request.squash:
             await self._squash(executor.tools, standing)
         return standing, await self._config(standing, executor.request)
@@ -118,7 +123,7 @@ class Builder:
         except BaseException:
             tools.layers.abandon(root)
             raise
-        standing.files = tools.layers.settle(below, root, [], lambda chain, empty: None)
+        standing.files = tools.layers.settle(below, root, [], lambda chain, empty: None, lambda: None)
         await tools.layers.finish()
         history = standing.state.history
         history[standing.steps :] = [
@@ -204,7 +209,7 @@ class Builder:
         chains = self.shared()
         own = [record for record in self.records() if not record.empty and record.chain not in chains]
         total = sum(record.size for record in own)
-        gone: list[Record] = []
+        gone = [record for record in self.cache.records() if record.empty][:-_STEPS_KEPT]
         for record in own:
             if total <= self.cache.limit_bytes:
                 break

@@ -26,7 +26,9 @@ from corral.build.problems import DockerfileError, Place
 from corral.build.request import Cached, Finished, Pulling, Report, Request, Started, Vertex, Wrote
 from corral.build.triggers import triggered
 from corral.build.workers import Workers
+from corral.engine import steps as processes
 from corral.engine.context import Engine
+from corral.engine.steps import Drain
 from corral.errors import CorralError, NotFound
 from corral.image.model import Image
 from corral.oci.image import Descriptor
@@ -69,10 +71,11 @@ class Tools:
 class Executor:
     """One build."""
 
-    def __init__(self, tools: Tools, request: Request, report: Report) -> None:
+    def __init__(self, tools: Tools, request: Request, report: Report, drain: Drain) -> None:
         self.tools = tools
         self.request = request
         self.report = report
+        self.drain = drain
         self.plan = request.plan
         build = tools.engine.images.platform
         self.platform = request.platform or build
@@ -84,6 +87,7 @@ class Executor:
         self._stages: dict[int, asyncio.Task[Standing]] = {}
         self._images: dict[tuple[str, str], asyncio.Task[Image]] = {}
         self.consumed: set[str] = set()
+        self.kept: list[tuple[str, processes.Step, FileSystem]] = []  # containers that the request wants to keep
 
     # --- the graph -------------------------------------------------------------------------------------------
 
@@ -204,6 +208,7 @@ class Executor:
     def _keep(self, image: Image) -> Image:
         reach = self.tools.engine.images.catalog.reach(image.id)
         self.tools.lease.add(*reach.blobs, *reach.chains)
+        self.tools.engine.images.catalog.used(image.id)
         return image
 
     # --- for steps -------------------------------------------------------------------------------------------

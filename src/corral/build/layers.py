@@ -61,6 +61,10 @@ class Layers:
         """Something that a step still gives back; the build does not end before."""
         self._releasing.append(task)
 
+    async def released(self) -> None:
+        """Wait until steps that have ended hold nothing any more."""
+        await asyncio.gather(*self._releasing)
+
     def stack(self, chain: str) -> FileSystem:
         """A stack of committed layers."""
         self._lease.add(chain)
@@ -81,9 +85,15 @@ class Layers:
         """Drop what `begin` made."""
         self._images.snapshots.abandon_layer(root.upper)
 
-    def settle(self, below: FileSystem, root: Root, stubs: Sequence[str], settled: Settled) -> FileSystem:
-        """The stack with what a step has written; `settled(chain, empty)` is called once it is a layer on disk."""
+    def settle(
+        self, below: FileSystem, root: Root, stubs: Sequence[str], settled: Settled, over: Callable[[], None]
+    ) -> FileSystem:
+        """The stack with what a step has written.
+
+        `settled(chain, empty)` is called once it is a layer on disk, and `over` then or when it will never be one.
+        """
         task = asyncio.ensure_future(self._commit(below, root, list(stubs), settled))
+        task.add_done_callback(lambda _: over())
         self._tasks.append(task)
         return FileSystem((root.upper, *below.lower), task)
 

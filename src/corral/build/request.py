@@ -29,7 +29,7 @@ class Request:
     """A build.  `context` is None where there are no files; `epoch` is SOURCE_DATE_EPOCH in seconds.
 
     `auth` finds a registry's credentials by its name; `no_cache_stages` holds names in lower case; `allowed` are
-    entitlements (`network.host`, `security.insecure`).
+    entitlements (`network.host`, `security.insecure`).  With `keep_containers` the RUNs stay as containers.
     """
 
     plan: Plan
@@ -51,6 +51,7 @@ class Request:
     allowed: frozenset[str] = frozenset()
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)
+    keep_containers: bool = False
     inline_cache: bool = False
     provenance: bool = False
     sbom: bool = False

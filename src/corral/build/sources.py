@@ -97,7 +97,7 @@ async def clone(url: str, place: str, *, keep_git_dir: bool = False) -> tuple[st
     await _git("init", "-q", place)
     try:
         await _git("-C", place, "remote", "add", "origin", address)
-        await _git("-C", place, "fetch", "-q", "--depth", "1", "origin", ref or "HEAD")
+        await _fetch(place, ref or "HEAD")
         await _git("-C", place, "checkout", "-q", "FETCH_HEAD")
         await _git("-C", place, "submodule", "update", "-q", "--init", "--recursive", "--depth", "1")
         commit = (await _git("-C", place, "rev-parse", "HEAD")).strip()
@@ -112,6 +112,24 @@ async def clone(url: str, place: str, *, keep_git_dir: bool = False) -> tuple[st
     if not os.path.isdir(inside):
         raise CannotClone(f"cannot use {folder} of {address}: no such directory")
     return inside, commit
+
+
+async def _fetch(place: str, ref: str) -> None:
+    """As little history as the server can give: one commit, of a branch, a tag or (from most servers) an id."""
+    try:
+        await _git("-C", place, "fetch", "-q", "--depth", "1", "origin", ref)
+    except CannotClone:  # servers that only hand out files, and ids that are not at the top of anything
+        await _git("-C", place, "fetch", "-q", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
+        for candidate in (f"refs/remotes/origin/{ref}", ref, "refs/remotes/origin/main", "refs/remotes/origin/master"):
+            if ref != "HEAD" and candidate.endswith(("/main", "/master")) and not candidate.endswith(f"/{ref}"):
+                continue
+            try:
+                commit = (await _git("-C", place, "rev-parse", "--verify", "-q", f"{candidate}^{{commit}}")).strip()
+            except CannotClone:
+                continue
+            await _git("-C", place, "update-ref", "--no-deref", "FETCH_HEAD", commit)
+            return
+        raise
 
 
 async def _git(*words: str) -> str:

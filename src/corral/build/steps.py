@@ -97,6 +97,12 @@ class Steps:
         if isinstance(instruction.body, ins.Arg):
             self._executor.consumed.update(standing.state.arguments)
             standing.state.note(instruction.shown, created=standing.created)
+            # What an ARG is worth counts where it is used; the line itself was here before, or was not.
+            key = key_of("arg", standing.key, instruction.shown)
+            if self._find(key) is not None:
+                self._executor.report(Cached(vertex))
+            else:
+                self._keep_configuration(key, standing.key, instruction)
             return
         config = standing.state.run_config()
         parent, key = standing.key, key_of("config", standing.key, config, standing.state.author)
@@ -155,9 +161,8 @@ class Steps:
             if empty:
                 self._note_empty(history, at)
             executor.record(keys, parent, chain, empty, instruction, created)
-            release()
 
-        standing.files = self._tools.layers.settle(standing.files, root, stubs, settled)
+        standing.files = self._tools.layers.settle(standing.files, root, stubs, settled, release)
         standing.key, standing.created = keys[0], created
         kind = SOURCE_LOCAL if isinstance(instruction.body, ins.Copy) else REGULAR
         standing.trail.append(Trail(tuple(keys), standing.files, created, instruction.shown[:400], kind))
@@ -252,6 +257,7 @@ class Steps:
                     container,
                     step,
                     lambda stream, data: executor.report(Wrote(vertex, stream, data)),
+                    executor.drain,
                 )
             self._tools.layers.release_later(ended.released)
             if ended.exit_code:
@@ -261,6 +267,8 @@ class Steps:
             raise
         executor.report(Ran(vertex, container))
         self._settle(root, [*_STUBS, *(point.destination for point in held.points)], [key], instruction, shown, release)
+        if self._request.keep_containers:
+            executor.kept.append((container, step, standing.files))
 
     def _network(self, body: ins.Run) -> str:
         if body.network in ("", "default"):

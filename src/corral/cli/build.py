@@ -36,15 +36,32 @@ def _build(session: Session) -> int:
     client = session.client
     from corral.cli import buildprogress
 
-    display = buildprogress.display("quiet" if flags["quiet"] else flags["progress"])
-    body |= source.send(client)
-    image = _run(client, body, output, display)
+    if _has_our_door(client):
+        display = buildprogress.display("quiet" if flags["quiet"] else flags["progress"])
+        image = _run(client, body | source.send(client), output, display)
+    else:
+        image = _classic(client, body, source, flags)
     if flags["check"]:
         return 0
     _afterwards(session, body["names"], output, image)
     if flags["quiet"]:
         print(image)
     return 0
+
+
+def _has_our_door(client: Client) -> bool:
+    """Whether the daemon is Corral's; Docker's has the classic API."""
+    _ = client.version
+    return client.server_headers.get("server", "").startswith("Corral") or not client.server_headers
+
+
+def _classic(client: Client, body: dict[str, Any], source: _Source, flags: Flags) -> str:
+    from corral.cli import classicbuild
+
+    if flags["build-context"]:
+        raise CliError("this daemon cannot build with named contexts: it has the classic API only")
+    known = {"dockerfile": source.text or "", "name": source.name, "remote": source.remote}
+    return classicbuild.build(client, body | known, source.folder, source.path, quiet=flags["quiet"])
 
 
 class _Source:
@@ -54,6 +71,7 @@ class _Source:
         self._flags = flags
         self.folder = ""
         self.remote = ""
+        self.path = ""
         self.text: str | None = None
         self.name = flags["file"] or "Dockerfile"
         if place == "-":
@@ -85,7 +103,7 @@ class _Source:
         """Have the daemon know the files; what the request says of them."""
         found: dict[str, Any] = {"dockerfile": self.text or "", "name": self.name, "remote": self.remote}
         if self.folder:
-            found["context"] = _send(client, self.folder, getattr(self, "path", ""))
+            found["context"] = _send(client, self.folder, self.path)
         contexts = {}
         for item in self._flags["build-context"]:
             name, equals, value = item.partition("=")

@@ -11,7 +11,7 @@ from corral.cli.problems import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
 _PIECE = 1 << 20
@@ -80,8 +80,9 @@ class _Pieces:
         return data
 
 
-def archive(folder: str, paths: Iterable[str]) -> Iterator[bytes]:
-    """A tar of these paths below the folder."""
+def archive(folder: str, paths: Iterable[str], texts: Mapping[str, bytes] | None = None) -> Iterator[bytes]:
+    """A tar of these paths below the folder, and of files that are not there."""
+    import io
     import tarfile
 
     pieces = _Pieces()
@@ -103,4 +104,8 @@ def archive(folder: str, paths: Iterable[str]) -> Iterator[bytes]:
                 tar.addfile(info)
             if sum(map(len, pieces.held)) >= _PIECE:
                 yield pieces.take()
+        for name, data in (texts or {}).items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
     yield pieces.take()

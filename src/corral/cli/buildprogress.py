@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import sys
+import threading
 import time
 
 TYPE_CHECKING = False
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _TAIL = 6  # lines of output shown below a step that runs
+_TICK_S = 0.2
 _KEPT = 20  # lines of output told again when a step fails
 
 
@@ -102,6 +104,16 @@ class Live(Plain):
         self._began = time.monotonic()
         self._drawn = 0
         self._last = 0.0
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._clock = threading.Thread(target=self._tick, daemon=True)
+        self._clock.start()
+
+    def _tick(self) -> None:
+        """The seconds go on while nothing is heard."""
+        while not self._over.wait(_TICK_S):
+            with self._lock:
+                self._draw()
 
     def line(self, number: int, text: str) -> None:
         if number == 0:
@@ -109,13 +121,16 @@ class Live(Plain):
             sys.stderr.write(f"{text}\n")
 
     def take(self, record: dict[str, Any]) -> None:
-        super().take(record)
-        now = time.monotonic()
-        if record.get("event") != "wrote" or now - self._last > 0.1:
-            self._last = now
-            self._draw()
+        with self._lock:
+            super().take(record)
+            now = time.monotonic()
+            if record.get("event") != "wrote" or now - self._last > _TICK_S:
+                self._last = now
+                self._draw()
 
     def close(self) -> None:
+        self._over.set()
+        self._clock.join()
         self._draw()
         self._drawn = 0
 

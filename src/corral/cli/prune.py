@@ -120,6 +120,7 @@ def _system(session: Session) -> int:
     removed.append(
         "all images without at least one container associated to them" if flags["all"] else "all dangling images"
     )
+    removed.append("all build cache" if flags["all"] else "unused build cache")
     warning = "This will remove:\n" + "\n".join(f"  - {one}" for one in removed) + "\n"
 
     def work() -> tuple[str, int]:
@@ -127,25 +128,26 @@ def _system(session: Session) -> int:
         if flags["volumes"]:
             parts.append(_volumes_work(session, False))
         parts.append(_images_work(session, flags["all"]))
+        parts.append(_builds_work(session, flags["all"]))
         return "".join(text for text, _ in parts), sum(space for _, space in parts)
 
     return _run(session, warning, work)
 
 
+def _builds_work(session: Session, everything: bool, keep_bytes: int = 0) -> tuple[str, int]:
+    query = {"filters": _filters(session), "all": everything or None, "reserved-space": keep_bytes or None}
+    found = session.client.post("/build/prune", query)
+    return _lines("Deleted build cache objects", found["CachesDeleted"] or []), found["SpaceReclaimed"]
+
+
 def _builds(session: Session) -> int:
     flags = session.flags
-    warning = "This will remove all build cache." if flags["all"] else "This will remove build cache that nothing uses."
-
-    def work() -> tuple[str, int]:
-        query = {
-            "filters": _filters(session),
-            "all": flags["all"] or None,
-            "reserved-space": flags["keep-storage"] or None,
-        }
-        found = session.client.post("/build/prune", query)
-        return _lines("Deleted build cache objects", found["CachesDeleted"] or []), found["SpaceReclaimed"]
-
-    return _run(session, warning, work)
+    which = "all" if flags["all"] else "all dangling"
+    return _run(
+        session,
+        f"This will remove {which} build cache.",
+        lambda: _builds_work(session, flags["all"], flags["keep-storage"]),
+    )
 
 
 _FILTER = Flag("filter", "", "list", "Remove only what fits (NAME=VALUE)", shown="filter")

@@ -98,7 +98,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
             architecture=image.architecture,
         )
         devices.wanted_ports(record)
-        await _make_durable(engine, record)
+        await make_durable(engine, record)
     except BaseException:
         engine.index.release(name)
         raise
@@ -197,7 +197,8 @@ def _with_volumes_of(engine: Engine, text: str, points: list[MountPoint]) -> lis
     return [*points, *inherited]
 
 
-async def _make_durable(engine: Engine, record: Container) -> None:
+async def make_durable(engine: Engine, record: Container) -> None:
+    """Folder, snapshot and row of a new container: all or nothing.  Raises NameTaken."""
     with contextlib.ExitStack() as undo:
         folder = engine.paths.container(record.id)
         os.makedirs(folder, mode=0o710)

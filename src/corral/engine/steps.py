@@ -14,11 +14,11 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from corral.engine import defaults, failures, filesystem, start, unsupported
+from corral.engine import create, defaults, failures, filesystem, names, start, unsupported
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.engine.record import Container, MountPoint
@@ -28,6 +28,7 @@ from corral.runtime.failure import Failure
 from corral.wire.containers import ContainerConfig, DeviceMapping, EndpointSettings, HostConfig, LogConfig, Ulimit
 
 Output = Callable[[int, bytes], None]
+Drain = Callable[[], Awaitable[None]]
 
 _SIGKILL = 9
 _PIECE = 64 << 10
@@ -100,8 +101,8 @@ def check(engine: Engine, limits: Limits, network: str) -> None:
     defaults.check_host(host, cpus=engine.facts.cpus)
 
 
-async def run(engine: Engine, step_id: str, step: Step, output: Output) -> Ended:
-    """Run the command to its end; `output(1 or 2, data)` is called with what it writes.
+async def run(engine: Engine, step_id: str, step: Step, output: Output, drain: Drain) -> Ended:
+    """Run the command to its end; `output(1 or 2, data)` is called with what it writes, no faster than `drain` allows.
 
     Raises what a start raises.  When cancelled the processes are killed; whatever happens, nothing is left running.
     """
@@ -120,7 +121,7 @@ async def run(engine: Engine, step_id: str, step: Step, output: Output) -> Ended
         attachment = await start.attach_network(engine, live, process.task, undo)
         start.write_host_files(engine, live, attachment)
         await process.start()
-        await _relay(connection, output)
+        await _relay(connection, output, drain)
         exit_code, oom_killed = await process.exited
     except Failure as failure:
         await undo.aclose()
@@ -130,6 +131,25 @@ async def run(engine: Engine, step_id: str, step: Step, output: Output) -> Ended
         raise
     # Its processes are gone, and with them its mounts.  What else it held (cgroup, address) need not be waited for.
     return Ended(exit_code, oom_killed, asyncio.ensure_future(undo.aclose()))
+
+
+async def keep(engine: Engine, step_id: str, step: Step, layers: str, image: str) -> None:
+    """Leave a container that has ended as what a step was, on the layers that it has made."""
+    record = _record(engine, step_id, step)
+    record.name = names.unused(lambda candidate: engine.index.owner_of(candidate) is not None)
+    record.layers, record.image_id, record.image_ref = layers, image, image
+    record.mounts = []
+    record.state.status = "exited"
+    record.state.started_at = record.state.finished_at = record.created
+    engine.index.reserve(record.name, record.id)
+    try:
+        await create.make_durable(engine, record)
+    except BaseException:
+        engine.index.release(record.name)
+        raise
+    live = Live(record)
+    engine.index.add(live)
+    engine.publish(live, "create")
 
 
 class _Process:
@@ -196,7 +216,7 @@ async def _create(engine: Engine, live: Live, task: Task, root: Root) -> socket.
     return ours
 
 
-async def _relay(connection: socket.socket, output: Output) -> None:
+async def _relay(connection: socket.socket, output: Output, drain: Drain) -> None:
     """Give what comes to `output` until the shim closes its end."""
     loop = asyncio.get_running_loop()
     connection.setblocking(False)
@@ -206,6 +226,7 @@ async def _relay(connection: socket.socket, output: Output) -> None:
         while len(held) >= _HEADER and len(held) >= (end := _HEADER + int.from_bytes(held[4:8], "big")):
             output(held[0], bytes(held[_HEADER:end]))
             del held[:end]
+        await drain()
 
 
 def _make_folder(engine: Engine, record: Container, undo: contextlib.AsyncExitStack) -> None:
