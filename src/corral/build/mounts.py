@@ -29,6 +29,7 @@ from corral.image.diff import layers_with
 if TYPE_CHECKING:
     from corral.build.steps import Steps
 
+SECRETS = "build-secrets"
 KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)i?b?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -298,7 +299,8 @@ async def _secret(steps: Steps, mount: Mount, held: Held, stack: contextlib.Asyn
         held.environment.append(f"{variable}={data.decode('utf-8', 'surrogateescape')}")
         if not mount.target:
             return
-    private = os.path.join(steps.tools.engine.paths.exec_root, "secrets")  # in memory on most machines, unlike scratch
+    # In memory on most machines, unlike the scratch folder; cleared when a daemon starts.
+    private = os.path.join(steps.tools.engine.paths.exec_root, SECRETS)
     os.makedirs(private, mode=0o711, exist_ok=True)
     path = os.path.join(private, os.urandom(8).hex())
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
