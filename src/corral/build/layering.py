@@ -73,9 +73,11 @@ def _drop_sockets(upper: str) -> None:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(entry.path)
-                elif not entry.is_file(follow_symlinks=False) and not entry.is_symlink():
-                    if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
-                        os.unlink(entry.path)
+                    continue
+                # Only what is neither file nor link is looked at: the kinds of the others come with their names.
+                plain = entry.is_file(follow_symlinks=False) or entry.is_symlink()
+                if not plain and stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+                    os.unlink(entry.path)
 
 
 def _clamp(directory: int, epoch_ns: int) -> None:
