@@ -360,7 +360,10 @@ def test_the_cache_and_arguments(engine: Engine) -> None:
 
 def test_builds_at_the_same_time_share_their_work(daemon: Daemon, tmp_path: Path) -> None:
     mark = tmp_path.name
-    body = context(f"FROM {IMAGE}\nRUN echo begun-{mark}; sleep 2; echo done\nRUN true")
+    gate = f"--mount=type=cache,id={mark},target=/gate"
+    body = context(
+        f"FROM {IMAGE}\nRUN {gate} echo begun-{mark}; until test -e /gate/open; do sleep 0.1; done\nRUN true"
+    )
     head = f"POST /build HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with daemon.raw(60) as first:
         first.sendall(head + body)
@@ -370,6 +373,10 @@ def test_builds_at_the_same_time_share_their_work(daemon: Daemon, tmp_path: Path
             until(lambda: len(scratch(daemon)) == 4)
             # The one that does the work for all goes away: another one does it.
             first.close()
+            until(lambda: len(scratch(daemon)) == 3)
+            mounts = Path(daemon.data_root, "build", "mounts")
+            (note,) = [path for path in mounts.glob("*.json") if mark in path.read_text()]
+            Path(str(note).removesuffix(".json"), "open").touch()
             found = [other.result() for other in others]
     assert len({one.id for one in found}) == 1
     assert sorted(one.cached for one in found) == [0, 2, 2]
