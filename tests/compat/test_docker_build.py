@@ -261,19 +261,30 @@ def test_onbuild(engine: Engine) -> None:
 
 def test_run_mounts(engine: Engine) -> None:
     dockerfile = f"""FROM {IMAGE} AS other
-RUN mkdir /d; echo other > /d/f
+RUN mkdir /d; echo other > /d/f; ln -s /d /link; ln -s ../../../../../d/f /file
 FROM {IMAGE}
 RUN --mount=type=cache,target=/cache,id=compat-cache echo x >> /cache/f
 RUN --mount=type=cache,target=/cache,id=compat-cache wc -l < /cache/f
 RUN --mount=target=/ctx cat /ctx/f; touch /ctx/x 2>/dev/null || echo read-only
 RUN --mount=target=/ctx,rw touch /ctx/new && echo written
 RUN --mount=from=other,source=/d,target=/m cat /m/f
+RUN --mount=from=other,source=/link,target=/m echo link $(cat /m/f)
+RUN --mount=from=other,source=file,target=/m echo file $(cat /m)
 RUN --mount=type=tmpfs,target=/t touch /t/x
 RUN --mount=type=secret,id=none ls /run/secrets 2>/dev/null || echo no secret
 RUN ls -d /cache /ctx /m /t 2>/dev/null || echo nothing left
 """
     built = build(engine, dockerfile, {"f": "from the context\n"})
-    for line in ("from the context", "read-only", "written", "other", "no secret", "nothing left"):
+    for line in (
+        "from the context",
+        "read-only",
+        "written",
+        "other",
+        "link other",
+        "file other",
+        "no secret",
+        "nothing left",
+    ):
         assert f"{line}\n" in built.text, built.text
     assert refused(engine, f"FROM {IMAGE}\nRUN --mount=type=secret,id=x,required=true true") == "secret x: not found"
 

@@ -218,7 +218,8 @@ async def _bind(steps: Steps, mount: Mount, held: Held, stack: contextlib.AsyncE
     found = await steps.files_of(mount.source_stage)
     roots = [found.directory] if isinstance(found, Files) else list(found)
     target = _target(steps, mount)
-    paths = _below(roots, mount.source)
+    source = await steps.resolved(mount.source_stage, mount.source) if mount.source.strip("/.") else ""
+    paths = _below(roots, source)
     if not paths:
         raise BindMissing(mount.source or "/")
     if not mount.writable and (len(paths) == 1 or not os.path.isdir(paths[0])):
@@ -235,14 +236,15 @@ async def _bind(steps: Steps, mount: Mount, held: Held, stack: contextlib.AsyncE
 
 
 def _below(roots: list[str], path: str) -> list[str]:
-    """The directories that together make the folder `path` of a stack, or the one file that it is."""
+    """The directories that together make the folder `path` of a stack, or the one file that it is.
+
+    No link is on the way: the path has been resolved.
+    """
     current = roots
     for part in [part for part in path.split("/") if part not in ("", ".")]:
         if part == "..":
             raise BindMissing(path)
         current = layers_with(current, part)
-        if current and os.path.islink(current[0]):
-            raise DockerfileError(f"bind mount: {path}: symbolic links in a source are not followed")
     return current
 
 
