@@ -598,14 +598,16 @@ def test_a_context_that_is_no_archive(daemon: Daemon) -> None:
     assert (reply.status, reply.message) == (400, "cannot read tar archive: unexpected EOF")
 
 
-def test_a_client_that_goes_away(daemon: Daemon) -> None:
-    body = context(f"FROM {IMAGE}\nRUN echo started; sleep 1000\n")
-    for quiet in ("", "&q=1"):
-        with daemon.raw() as connection:
-            head = f"POST /build?x{quiet} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-            connection.sendall(head.encode() + body)
-            until(lambda: len(daemon.exec_files()) == 1)
-        until(lambda: daemon.exec_files() == [] and scratch(daemon) == [])
+@pytest.mark.parametrize("target", ["/build", "/build?q=1", "/corral/build"])
+def test_a_client_that_goes_away(daemon: Daemon, target: str) -> None:
+    dockerfile = f"FROM {IMAGE}\nRUN echo started; sleep 1000\n"
+    native = target == "/corral/build"
+    body = json.dumps({"dockerfile": dockerfile}).encode() if native else context(dockerfile)
+    with daemon.raw() as connection:
+        head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        until(lambda: len(daemon.exec_files()) == 1)
+    until(lambda: daemon.exec_files() == [] and scratch(daemon) == [])
 
 
 def test_a_daemon_that_dies(own_daemon: Daemon) -> None:
