@@ -19,6 +19,8 @@ import pytest
 
 from tests.support.contexts import run
 from tests.support.daemon import IMAGE, Daemon
+from tests.support.terminal import Terminal
+from tests.support.wait import until
 
 _CORRAL = str(Path(__file__).resolve().parents[2] / "bin" / "corral")
 _TIMEOUT_S = 60
@@ -292,15 +294,43 @@ def renamed(daemon: Daemon) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
     for one in open_now:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)  # a thread may be reading: without this its connection would stay
         one.close()
     shutil.rmtree(folder)
+
+
+def test_the_display_on_a_terminal(daemon: Daemon, tmp_path: Path) -> None:
+    command = "echo on-a-terminal; until test -e /c/go; do :; done"
+    place = files(tmp_path, Dockerfile=f"FROM {IMAGE}\nRUN --mount=target=/c {command}")
+    environment = {**daemon.environment(), "CORRAL_HOST": daemon.host}
+    with Terminal([_CORRAL, "build", "--no-cache", place], environment) as terminal:
+        terminal.expect("[+] Building ")
+        terminal.expect(" => => on-a-terminal")
+        terminal.expect("\x1b[J[+] Building ")  # the clock goes on though nothing is heard
+        for name in os.listdir(os.path.join(daemon.data_root, "build", "contexts")):
+            Path(daemon.data_root, "build", "contexts", name, "files", "go").touch()
+        terminal.expect("(2/2)")
+        assert terminal.finish() == 0
+
+
+def test_both_doors_share_one_cache(daemon: Daemon, tmp_path: Path) -> None:
+    dockerfile = f"FROM {IMAGE}\nENV doors=2\nCOPY . /c\nRUN ls /c > /l\nWORKDIR /w"
+    place = files(tmp_path, Dockerfile=dockerfile, a__b="x", d="y")
+    first = daemon.docker("build", place)
+    assert first.returncode == 0, first.stderr
+    assert built(daemon, place).stderr.count("CACHED") == 4
+    (tmp_path / "d").write_text("z")
+    built(daemon, place)
+    again = daemon.docker("build", place)
+    assert again.stdout.count("Using cache") == 4
 
 
 def test_pruning(own_daemon: Daemon, tmp_path: Path) -> None:
     built(own_daemon, files(tmp_path, Dockerfile=f"FROM {IMAGE}\nRUN echo x > /x"))
     done = corral(own_daemon, "builder", "prune", "-af")
     assert done.returncode == 0 and "Total reclaimed space" in done.stdout
-    assert os.listdir(os.path.join(own_daemon.data_root, "build", "contexts")) == []
+    until(lambda: os.listdir(os.path.join(own_daemon.data_root, "build", "contexts")) == [])
 
 
 @pytest.mark.parametrize("size", [1, 300])

@@ -261,19 +261,30 @@ def test_onbuild(engine: Engine) -> None:
 
 def test_run_mounts(engine: Engine) -> None:
     dockerfile = f"""FROM {IMAGE} AS other
-RUN mkdir /d; echo other > /d/f
+RUN mkdir /d; echo other > /d/f; ln -s /d /link; ln -s ../../../../../d/f /file
 FROM {IMAGE}
 RUN --mount=type=cache,target=/cache,id=compat-cache echo x >> /cache/f
 RUN --mount=type=cache,target=/cache,id=compat-cache wc -l < /cache/f
 RUN --mount=target=/ctx cat /ctx/f; touch /ctx/x 2>/dev/null || echo read-only
 RUN --mount=target=/ctx,rw touch /ctx/new && echo written
 RUN --mount=from=other,source=/d,target=/m cat /m/f
+RUN --mount=from=other,source=/link,target=/m echo link $(cat /m/f)
+RUN --mount=from=other,source=file,target=/m echo file $(cat /m)
 RUN --mount=type=tmpfs,target=/t touch /t/x
 RUN --mount=type=secret,id=none ls /run/secrets 2>/dev/null || echo no secret
 RUN ls -d /cache /ctx /m /t 2>/dev/null || echo nothing left
 """
     built = build(engine, dockerfile, {"f": "from the context\n"})
-    for line in ("from the context", "read-only", "written", "other", "no secret", "nothing left"):
+    for line in (
+        "from the context",
+        "read-only",
+        "written",
+        "other",
+        "link other",
+        "file other",
+        "no secret",
+        "nothing left",
+    ):
         assert f"{line}\n" in built.text, built.text
     assert refused(engine, f"FROM {IMAGE}\nRUN --mount=type=secret,id=x,required=true true") == "secret x: not found"
 
@@ -360,7 +371,10 @@ def test_the_cache_and_arguments(engine: Engine) -> None:
 
 def test_builds_at_the_same_time_share_their_work(daemon: Daemon, tmp_path: Path) -> None:
     mark = tmp_path.name
-    body = context(f"FROM {IMAGE}\nRUN echo begun-{mark}; sleep 2; echo done\nRUN true")
+    gate = f"--mount=type=cache,id={mark},target=/gate"
+    body = context(
+        f"FROM {IMAGE}\nRUN {gate} echo begun-{mark}; until test -e /gate/open; do sleep 0.1; done\nRUN true"
+    )
     head = f"POST /build HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with daemon.raw(60) as first:
         first.sendall(head + body)
@@ -370,6 +384,10 @@ def test_builds_at_the_same_time_share_their_work(daemon: Daemon, tmp_path: Path
             until(lambda: len(scratch(daemon)) == 4)
             # The one that does the work for all goes away: another one does it.
             first.close()
+            until(lambda: len(scratch(daemon)) == 3)
+            mounts = Path(daemon.data_root, "build", "mounts")
+            (note,) = [path for path in mounts.glob("*.json") if mark in path.read_text()]
+            Path(str(note).removesuffix(".json"), "open").touch()
             found = [other.result() for other in others]
     assert len({one.id for one in found}) == 1
     assert sorted(one.cached for one in found) == [0, 2, 2]
@@ -580,14 +598,16 @@ def test_a_context_that_is_no_archive(daemon: Daemon) -> None:
     assert (reply.status, reply.message) == (400, "cannot read tar archive: unexpected EOF")
 
 
-def test_a_client_that_goes_away(daemon: Daemon) -> None:
-    body = context(f"FROM {IMAGE}\nRUN echo started; sleep 1000\n")
-    for quiet in ("", "&q=1"):
-        with daemon.raw() as connection:
-            head = f"POST /build?x{quiet} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-            connection.sendall(head.encode() + body)
-            until(lambda: len(daemon.exec_files()) == 1)
-        until(lambda: daemon.exec_files() == [] and scratch(daemon) == [])
+@pytest.mark.parametrize("target", ["/build", "/build?q=1", "/corral/build"])
+def test_a_client_that_goes_away(daemon: Daemon, target: str) -> None:
+    dockerfile = f"FROM {IMAGE}\nRUN echo started; sleep 1000\n"
+    native = target == "/corral/build"
+    body = json.dumps({"dockerfile": dockerfile}).encode() if native else context(dockerfile)
+    with daemon.raw() as connection:
+        head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        until(lambda: len(daemon.exec_files()) == 1)
+    until(lambda: daemon.exec_files() == [] and scratch(daemon) == [])
 
 
 def test_a_daemon_that_dies(own_daemon: Daemon) -> None:

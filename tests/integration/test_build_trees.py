@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tarfile
 from pathlib import Path
 
@@ -99,10 +100,13 @@ def test_a_layer_has_no_mount_points(tmp_path: Path) -> None:
     assert found == {"empty": True} and os.listdir(upper) == []
     (upper / "etc").mkdir()
     (upper / "etc/hosts").write_text("mine")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(upper / "etc/socket"))
     os.utime(upper / "etc/hosts", (2_000_000_000, 2_000_000_000))
     found = layering.pack_upper(str(upper), str(tmp_path / "b"), stubs=stubs, lower=[str(lower)], epoch_ns=10**18)
     assert not found["empty"]
     with tarfile.open(tmp_path / "b") as layer:
+        assert os.listdir(upper / "etc") == ["hosts"]
         assert {info.name.removeprefix("./"): info.mtime for info in layer if info.isfile()} == {"etc/hosts": 10**9}
 
 

@@ -22,6 +22,7 @@ from corral.build.cachemounts import CacheMounts
 from corral.build.executor import Executor, Standing, Tools
 from corral.build.kept import Contexts
 from corral.build.layers import Layers
+from corral.build.mounts import SECRETS
 from corral.build.request import Report, Request, Vertex
 from corral.build.workers import Workers
 from corral.engine import steps as processes
@@ -61,6 +62,7 @@ class Builder:
         self.cache_mounts = CacheMounts(os.path.join(self._root, _MOUNTS))
         os.chmod(self._root, 0o711)
         spread_directories(self._root)  # contexts come and go
+        shutil.rmtree(os.path.join(engine.paths.exec_root, SECRETS), ignore_errors=True)
         self.contexts = Contexts(os.path.join(self._root, _CONTEXTS), self._workers)
         for name in os.listdir(self._root):
             if name not in (_MOUNTS, _CONTEXTS):  # of a daemon that died

@@ -79,7 +79,7 @@ class Executor:
         self.plan = request.plan
         build = tools.engine.images.platform
         self.platform = request.platform or build
-        self.platforms = stages.platform_variables(build, self.platform)
+        self.platforms = stages.platform_variables(build, self.platform) | {"TARGETSTAGE": request.target or "default"}
         self.values = stages.global_arguments(self.plan, request.arguments, self.platforms)
         self.target = stages.target_of(self.plan, request.target)
         self.needed = stages.needed(self.plan, self.target, self.values)
@@ -161,8 +161,11 @@ class Executor:
             self.report(Finished(vertex, below.key))
             return standing, triggers
         self.report(Started(vertex))
-        named = self.request.contexts.get(base.image) or self.request.contexts.get(stage.name or "\0")
-        image_name = named if isinstance(named, str) else base.image
+        named = self.request.contexts.get(base.image, base.image)
+        if not isinstance(named, str):
+            reason = f"cannot build on {base.image}: a folder can be copied from and mounted, not be a base"
+            raise self.plan.problem(reason, stage.opening.place)
+        image_name = named
         if image_name == stages.SCRATCH:
             fresh, _ = state.State.of(None, self.plan.escape)
             self.report(Finished(vertex, ""))

@@ -26,6 +26,7 @@ from corral.build.workers import Workers
 from corral.errors import InvalidParameter, NotFound
 
 _KEPT = 8
+_GONE = "gone-"
 _ABANDONED_S = 300.0
 
 Entry = list[Any]
@@ -66,6 +67,9 @@ class Contexts:
         self._open: dict[str, Open] = {}
         self._busy: set[str] = set()
         os.makedirs(root, mode=0o711, exist_ok=True)
+        for name in os.listdir(root):
+            if name.startswith(_GONE):
+                shutil.rmtree(os.path.join(root, name), ignore_errors=True)
 
     async def open(self, key: str, entries: Mapping[str, Entry]) -> tuple[str, list[str]]:
         """Begin with a context; its id for this build, and the paths that have to be sent."""
@@ -118,21 +122,29 @@ class Contexts:
             held.timer.cancel()
         self._busy.discard(os.path.basename(held.folder))
         if not held.lasting:
-            shutil.rmtree(held.folder, ignore_errors=True)
+            self._drop(held.folder)
         self._make_room()
+
+    def _drop(self, folder: str) -> None:
+        """Out of the way at once; there may be very many files, so deleting them is done elsewhere."""
+        gone = os.path.join(self._root, f"{_GONE}{secrets.token_hex(8)}")
+        os.rename(folder, gone)
+        asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, gone, True)
+
+    def _names(self) -> list[str]:
+        return [name for name in os.listdir(self._root) if name not in self._busy and not name.startswith(_GONE)]
 
     def _make_room(self) -> None:
         """The least recently used go."""
-        names = [name for name in os.listdir(self._root) if name not in self._busy]
+        names = self._names()
         names.sort(key=lambda name: os.stat(os.path.join(self._root, name)).st_mtime, reverse=True)
         for name in names[_KEPT:]:
-            shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+            self._drop(os.path.join(self._root, name))
 
     def forget(self) -> None:
         """Drop every context that is not in use."""
-        for name in os.listdir(self._root):
-            if name not in self._busy:
-                shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+        for name in self._names():
+            self._drop(os.path.join(self._root, name))
 
 
 def _compare(folder: str, entries: Mapping[str, Entry]) -> list[str]:

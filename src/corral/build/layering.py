@@ -36,6 +36,7 @@ def pack_upper(
             _clamp(top, epoch_ns)
         finally:
             os.close(top)
+    _drop_sockets(upper)
     deflater = zlib.compressobj(1, zlib.DEFLATED, 31)
     compressed, plain = hashlib.sha256(), hashlib.sha256()
     size = 0
@@ -62,6 +63,21 @@ def pack_upper(
         "blob_size": size,
         "size": usage.bytes,
     }
+
+
+def _drop_sockets(upper: str) -> None:
+    """Sockets cannot be in a layer: what a command's server has left behind goes, so that files and blob agree."""
+    pending = [upper]
+    while pending:
+        with os.scandir(pending.pop()) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                    continue
+                # Only what is neither file nor link is looked at: the kinds of the others come with their names.
+                plain = entry.is_file(follow_symlinks=False) or entry.is_symlink()
+                if not plain and stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+                    os.unlink(entry.path)
 
 
 def _clamp(directory: int, epoch_ns: int) -> None:

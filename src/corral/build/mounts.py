@@ -29,6 +29,7 @@ from corral.image.diff import layers_with
 if TYPE_CHECKING:
     from corral.build.steps import Steps
 
+SECRETS = "build-secrets"
 KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)i?b?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -217,7 +218,8 @@ async def _bind(steps: Steps, mount: Mount, held: Held, stack: contextlib.AsyncE
     found = await steps.files_of(mount.source_stage)
     roots = [found.directory] if isinstance(found, Files) else list(found)
     target = _target(steps, mount)
-    paths = _below(roots, mount.source)
+    source = await steps.resolved(mount.source_stage, mount.source) if mount.source.strip("/.") else ""
+    paths = _below(roots, source)
     if not paths:
         raise BindMissing(mount.source or "/")
     if not mount.writable and (len(paths) == 1 or not os.path.isdir(paths[0])):
@@ -234,14 +236,15 @@ async def _bind(steps: Steps, mount: Mount, held: Held, stack: contextlib.AsyncE
 
 
 def _below(roots: list[str], path: str) -> list[str]:
-    """The directories that together make the folder `path` of a stack, or the one file that it is."""
+    """The directories that together make the folder `path` of a stack, or the one file that it is.
+
+    No link is on the way: the path has been resolved.
+    """
     current = roots
     for part in [part for part in path.split("/") if part not in ("", ".")]:
         if part == "..":
             raise BindMissing(path)
         current = layers_with(current, part)
-        if current and os.path.islink(current[0]):
-            raise DockerfileError(f"bind mount: {path}: symbolic links in a source are not followed")
     return current
 
 
@@ -298,7 +301,8 @@ async def _secret(steps: Steps, mount: Mount, held: Held, stack: contextlib.Asyn
         held.environment.append(f"{variable}={data.decode('utf-8', 'surrogateescape')}")
         if not mount.target:
             return
-    private = os.path.join(steps.tools.engine.paths.exec_root, "secrets")  # in memory on most machines, unlike scratch
+    # In memory on most machines, unlike the scratch folder; cleared when a daemon starts.
+    private = os.path.join(steps.tools.engine.paths.exec_root, SECRETS)
     os.makedirs(private, mode=0o711, exist_ok=True)
     path = os.path.join(private, os.urandom(8).hex())
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:

@@ -394,6 +394,10 @@ class Steps:
         finally:
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
+    async def resolved(self, stage: str, path: str) -> str:
+        """A path below the files of `--from` or the context, its links followed inside them."""
+        return str((await self._call("resolve", source=await self._source(stage), path=path))["path"])
+
     async def _origin_key(self, stage: str, vertex: Vertex) -> str:
         kind, value = await self.origin(stage)
         if kind == "files":

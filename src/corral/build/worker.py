@@ -255,6 +255,12 @@ def _index_of_chosen(fd: int, chosen: list[trees.Chosen]) -> trees.Index:
     return found
 
 
+def resolve(request: dict[str, Any]) -> dict[str, Any]:
+    """Where the path of a bind leads inside its tree, links followed; "" is the tree itself."""
+    with _source(request["source"], request["scratch"]) as fd:
+        return {"path": trees.resolve(fd, request["path"].strip("/"), request["path"])[0]}
+
+
 def copy(request: dict[str, Any]) -> dict[str, Any]:
     """Carry out COPY or ADD of files into the overlay `root`."""
     scratch = request["scratch"]
@@ -347,6 +353,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "packages": packages,
     "index": index,
     "digest": digest,
+    "resolve": resolve,
     "copy": copy,
     "workdir": workdir,
     "download": download,
