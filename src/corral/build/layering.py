@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from corral.build import gzipping
 from corral.image import diff, whiteouts
 from corral.store import snapshots, tar, tree
 
@@ -37,7 +37,6 @@ def pack_upper(
         finally:
             os.close(top)
     _drop_sockets(upper)
-    deflater = zlib.compressobj(1, zlib.DEFLATED, 31)
     compressed, plain = hashlib.sha256(), hashlib.sha256()
     size = 0
     with open(blob, "wb", buffering=0) as file:
@@ -50,10 +49,14 @@ def pack_upper(
             while view:
                 view = view[file.write(view) :]
 
-        for piece in diff.pack_diff(upper):
-            plain.update(piece)
-            write(deflater.compress(piece))
-        write(deflater.flush())
+        gzip = gzipping.Gzip(write)
+        try:
+            for piece in diff.pack_diff(upper):
+                plain.update(piece)
+                gzip.feed(piece)
+            gzip.finish()
+        finally:
+            gzip.close()
         os.fsync(file.fileno())
     usage = snapshots.disk_usage(upper)
     return {
