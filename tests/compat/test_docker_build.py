@@ -71,7 +71,9 @@ def test_the_docker_command(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_the_dockerfile_from_standard_input(engine: Engine) -> None:
-    assert "Successfully built" in cli(engine, "-", input=f"FROM {IMAGE}\nRUN true\n")
+    told = cli(engine, "-", input=f"FROM {IMAGE}\nRUN true\n").splitlines()
+    (made,) = (line.split()[-1] for line in told if line.startswith("Successfully built"))
+    assert [line for line in told if line.startswith(" ---> ")][-1] == f" ---> {made}"
 
 
 def test_quiet_prints_the_id_only(engine: Engine, tmp_path: Path) -> None:

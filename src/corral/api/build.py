@@ -227,17 +227,19 @@ async def _finish(
     lines: Lines,
     put: Callable[[dict[str, Any]], None],
 ) -> None:
+    image = await services.builder.keep(tools, standing, config, asked, wanted.names)
+    shown = image.id.removeprefix("sha256:")[:12]
+    lines.say(f" ---> {shown}\n")
     unused = sorted(
         set(asked.arguments) - standing.consumed - stages.PREDEFINED - {"SOURCE_DATE_EPOCH", "BUILDKIT_INLINE_CACHE"}
     )
     if unused:
         lines.say(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
-    image = await services.builder.keep(tools, standing, config, asked, wanted.names)
     put({"aux": {"ID": image.id}})
     if wanted.quiet:
         put({"stream": f"{image.id}\n"})
         return
-    lines.say(f"Successfully built {image.id.removeprefix('sha256:')[:12]}\n")
+    lines.say(f"Successfully built {shown}\n")
     for name in wanted.names:
         lines.say(f"Successfully tagged {name}\n")
 

@@ -85,6 +85,7 @@ class Lines:
             self._put(record)
 
     def _show(self, event: events.Event) -> None:
+        """Print an event; the last step's ` ---> ` is the image, whose id is known only when it is made."""
         if isinstance(event, events.Started):
             vertex = event.vertex
             self.say(f"Step {vertex.number}/{vertex.total} : {vertex.name}")
@@ -100,7 +101,7 @@ class Lines:
             self._output(event)
         elif isinstance(event, events.Pulling):
             self._record(dict(event.record))
-        elif isinstance(event, events.Finished) and event.result:
+        elif isinstance(event, events.Finished) and event.result and event.vertex.number < event.vertex.total:
             self.say(f" ---> {(hex_of(event.result) or event.result)[:_ID_SHOWN]}\n")
 
     def _output(self, event: events.Wrote) -> None:
