@@ -76,3 +76,10 @@ def default_families(endpoints: tuple[Endpoint, ...]) -> dict[str, frozenset[int
                 chosen[endpoint.endpoint_id].add(family)
                 break
     return {key: frozenset(value) for key, value in chosen.items()}
+
+
+def gateway_endpoint(endpoints: tuple[Endpoint, ...]) -> Endpoint | None:
+    """The endpoint that ports are published through: the one with the default route."""
+    families = default_families(endpoints)
+    chosen = [endpoint for endpoint in endpoints if families[endpoint.endpoint_id]]
+    return next((e for e in chosen if 4 in families[e.endpoint_id]), chosen[0] if chosen else None)
