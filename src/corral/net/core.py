@@ -74,8 +74,13 @@ class Core:
         if self.settings.ip_forward:
             sandbox.write_sysctl("net/ipv4/ip_forward", "1")
         for record in self.registry.all():
-            if record.bridge:
-                self._linker.ensure(record)
+            if record.connects:
+                try:
+                    self._linker.ensure(record)
+                except (OSError, InvalidNetwork) as error:
+                    if record.bridge:
+                        raise
+                    _log.warning("cannot prepare network %s: %s", record.name, error)  # its parent may come later
                 self._know(record)
         for container_id, (pid, joined, bindings) in live.items():
             self._adopt(container_id, pid, joined, bindings)
@@ -90,14 +95,14 @@ class Core:
         """Let go; unless `keep`, also take everything of ours off the host."""
         for attached in self.attached.values():
             self.publisher.release(attached.held)
+            attached.let_go()
         if not keep:
             for attached in self.attached.values():
                 self._dying += [plan.host_link(endpoint.endpoint_id) for endpoint in attached.endpoints]
             self.sweep()
             self._filter.withdraw()
             for record in self.registry.all():
-                if record.bridge and not record.foreign_bridge:
-                    self._host.delete_link(record.bridge)
+                self._linker.remove(record)
         self._host.close()
 
     def install(self) -> None:
@@ -143,6 +148,7 @@ class Core:
             return  # it ended this moment; the engine will see that and detach it
         try:
             self._serve_names(attached, namespace_fd)
+            attached.keep_namespace(namespace_fd)
         finally:
             os.close(namespace_fd)
 
@@ -179,16 +185,15 @@ class Core:
     def create(self, spec: NetworkSpec) -> NetworkRecord:
         """Create a network and its bridge."""
         record = self.registry.plan(spec, self._foreign())
-        if self._host.netlink.find_link(record.bridge) is not None:
-            raise InvalidNetwork(f"cannot create network {record.id} ({record.bridge}): the interface exists already")
         with contextlib.ExitStack() as undo:
-            undo.callback(self._host.delete_link, record.bridge)
             try:
-                self._linker.ensure(record)
+                record = self._linker.create(record)
             except OSError as error:
                 raise SandboxFailed(f"network {record.name}", error) from error
-            self._filter.add(rules.of_network(record))
-            undo.callback(self._filter.delete, rules.of_network(record))
+            undo.callback(self._linker.remove, record)
+            elements = rules.of_network(record) if record.bridge else []
+            self._filter.add(elements)
+            undo.callback(self._filter.delete, elements)
             self.registry.add(record)
             self._know(record)
             undo.pop_all()
@@ -205,8 +210,8 @@ class Core:
             raise NetworkInUse(record, named)
         self.registry.forget(record)
         self.directory.remove_network(record.id, record.name)
-        self._filter.delete(rules.of_network(record))
-        self._host.delete_link(record.bridge)
+        self._filter.delete(rules.of_network(record) if record.bridge else [])
+        self._linker.remove(record)
         return record
 
     # -- containers --------------------------------------------------------------------------------------------
@@ -243,6 +248,7 @@ class Core:
             self._filter.add(self._elements(attached))
             conntrack.forget(_udp_ports(attached.held))
             self.attached[container_id] = attached
+            attached.keep_namespace(namespace_fd)
             for endpoint in attached.endpoints:
                 self.directory.add(endpoint)
             undo.pop_all()
@@ -259,7 +265,11 @@ class Core:
             self.directory.remove(endpoint)
             self.registry.release(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
             # The pair dies with the namespace within milliseconds, at no cost to us; `sweep` looks whether it did.
-            self._dying.append(plan.host_link(endpoint.endpoint_id))
+            if endpoint.driver == "bridge":
+                self._dying.append(plan.host_link(endpoint.endpoint_id))
+            elif attached.namespace_fd >= 0:
+                self._linker.unlink(endpoint, attached.namespace_fd)
+        attached.let_go()
         for port in attached.held:
             self.publisher.forget(port)
         return attached
@@ -300,10 +310,11 @@ class Core:
             after = (*attached.endpoints, endpoint)
             families = plan.default_families(after)[endpoint.endpoint_id]
             self._linker.link(record, endpoint, families, namespace_fd, name)
-            undo.callback(self._host.delete_link, plan.host_link(endpoint.endpoint_id))
+            undo.callback(self._linker.unlink, endpoint, namespace_fd)
             dropped = self._change_endpoints(attached, after)
             self._serve_names(attached, namespace_fd)
             self.attached[container_id] = attached
+            attached.keep_namespace(namespace_fd)
             self.directory.add(endpoint)
             undo.pop_all()
         return Attachment(attached.endpoints, self._shown(attached), path), dropped
@@ -320,7 +331,7 @@ class Core:
         self.directory.remove(gone)
         if attached.dns is not None:
             attached.dns.endpoints = after
-        self._host.delete_link(plan.host_link(gone.endpoint_id))
+        self._linker.unlink(gone, attached.namespace_fd)
         self.registry.release(gone.network_id, gone.ipv4, gone.ipv6)
         self._linker.restore_routes(attached)
         return Attachment(after, self._shown(attached), f"/proc/{attached.pid}/ns/net"), dropped
@@ -409,7 +420,7 @@ class Core:
 
     def _allocate(self, request: EndpointRequest, container_id: str, attached: Attached) -> Endpoint | None:
         record = self.registry.get(request.network)
-        if not record.bridge:
+        if not record.connects:
             return None  # none, and host, where there is nothing to set up
         called = (attached.name, container_id[:12], attached.hostname)
         return endpoints.build(self.registry, record, request, attached.endpoints, called, attached.upstream)
@@ -425,7 +436,7 @@ class Core:
         if attached.dns is not None:
             attached.dns.endpoints = attached.endpoints
             attached.dns.upstream = attached.upstream
-            attached.dns.forward = any(e.gateway or e.gateway6 for e in attached.endpoints)
+            attached.dns.forward = any(e.gateway or e.gateway6 or e.on_link for e in attached.endpoints)
 
     def _publish(self, attached: Attached, bindings: Sequence[PortBinding]) -> list[HeldPort]:
         gateway = plan.gateway_endpoint(attached.endpoints)
@@ -442,7 +453,8 @@ class Core:
     def _elements(self, attached: Attached) -> list[rules.Element]:
         found: list[rules.Element] = []
         for endpoint in attached.endpoints:
-            found += rules.of_endpoint(endpoint, plan.host_link(endpoint.endpoint_id))
+            if endpoint.driver == "bridge":
+                found += rules.of_endpoint(endpoint, plan.host_link(endpoint.endpoint_id))
         gateway = plan.gateway_endpoint(attached.endpoints)
         if gateway is not None and attached.held:
             record = self.registry.find(gateway.network_id)  # None: a container outlived the default bridge's removal
