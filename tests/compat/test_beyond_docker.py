@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from tests.support.daemon import IMAGE, Daemon, Engine
+from tests.support.netns import fetch
 from tests.support.wait import until
 
 
@@ -170,3 +171,104 @@ def test_a_container_says_how_to_make_it_again(daemon: Daemon) -> None:
     assert corral(daemon, "inspect", "--as", "poem", "first").returncode == 125
     daemon.output("rm", "first")
     daemon.output("volume", "rm", "data")
+
+
+def published(daemon: Daemon, container: str) -> set[str]:
+    return set(daemon.output("port", container).splitlines())
+
+
+def fetched(daemon: Daemon, port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a container's web server answers at a port of the host."""
+    try:
+        return "root:" in fetch(daemon.space, host, port, "/passwd")
+    except OSError:
+        return False
+
+
+def test_ports_of_a_running_container(own_daemon: Daemon) -> None:
+    daemon = own_daemon
+    daemon.space.sh("ip link set lo up")
+    daemon.output("run", "-d", "--name", "web", "-p", "8000:80", IMAGE, "httpd", "-f", "-h", "/etc")
+    until(lambda: fetched(daemon, 8000))
+    pid = daemon.state("web")["Pid"]
+    with daemon.popen(
+        "events", "--format", "{{.Action}} {{.Actor.Attributes.ports}}", stdout=subprocess.PIPE
+    ) as events:
+        assert said(daemon, "port", "add", "web", "8080:80", "127.0.0.1:5353:53/udp", "81") == "web"
+        assert events.stdout is not None
+        assert events.stdout.readline() == b"port_add 8080:80/tcp,127.0.0.1:5353:53/udp,81/tcp\n"
+        until(lambda: fetched(daemon, 8080))
+        lines = published(daemon, "web")
+        assert {"80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080", "53/udp -> 127.0.0.1:5353"} <= lines
+        chosen = next(line.rpartition(":")[2] for line in lines if line.startswith("81/tcp -> 0.0.0.0"))
+        assert said(daemon, "port", "rm", "web", "8000", chosen, "5353/udp") == "web"
+        assert events.stdout.readline() == b"update <no value>\n"
+        assert events.stdout.readline() == f"port_rm 8000,{chosen},5353/udp\n".encode()
+        events.terminate()
+    assert published(daemon, "web") == {"80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080"}
+    assert not fetched(daemon, 8000)
+    assert daemon.inspect("web")["HostConfig"]["PortBindings"] == {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}
+    daemon.restart()
+    until(lambda: fetched(daemon, 8080))
+    assert daemon.state("web")["Pid"] == pid
+    daemon.output("restart", "-t", "0", "web")
+    until(lambda: fetched(daemon, 8080))
+    assert published(daemon, "web") == {"80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080"}
+    said(daemon, "port", "rm", "web", "8080")
+    assert published(daemon, "web") == set() and not [e for e in daemon.elements() if "8080" in e]
+
+
+def test_a_refused_change_of_ports_changes_nothing(daemon: Daemon) -> None:
+    for name, port in (("one", "8101:80"), ("two", "8102:80")):
+        daemon.output("run", "-d", "--name", name, "-p", port, IMAGE, "sleep", "100")
+    before, rules = daemon.inspect("one"), daemon.elements()
+    taken = corral(daemon, "port", "add", "one", "8103:81", "8102:82")
+    assert taken.returncode == 1 and "Bind for 0.0.0.0:8102 failed: port is already allocated" in taken.stderr
+    again = corral(daemon, "port", "add", "one", "8101:80")
+    assert again.returncode == 1 and "port 8101:80/tcp is already published for one" in again.stderr
+    absent = corral(daemon, "port", "rm", "one", "8101", "8102")
+    assert absent.returncode == 1 and "No public port '8102' published for one" in absent.stderr
+    for bad in ("x", "0", "70000", "80/icmp", "9:9:9", "9-8"):
+        refused = daemon.post("/containers/one/update", {"PortRemove": [bad]})
+        assert refused.status == 400 and f"invalid port specification: '{bad}'" in refused.message
+    limit = {
+        "Memory": 1 << 30,
+        "MemorySwap": 1 << 30,
+        "PortRemove": ["8101"],
+        "PortAdd": {"80/tcp": [{"HostPort": "8102"}]},
+    }
+    assert daemon.post("/containers/one/update", limit).status == 500
+    after = daemon.inspect("one")
+    assert after["HostConfig"] == before["HostConfig"]
+    assert after["NetworkSettings"] == before["NetworkSettings"] and daemon.elements() == rules
+    daemon.output("run", "-d", "--name", "three", "--network", "host", IMAGE, "sleep", "100")
+    host = corral(daemon, "port", "add", "three", "8104:80")
+    assert host.returncode == 1 and "it uses the network of another" in host.stderr
+
+
+def test_a_port_moves_within_a_container_and_waits_for_a_start(daemon: Daemon) -> None:
+    daemon.output("create", "--name", "web", "-P", "--expose", "90", IMAGE, "httpd", "-f", "-p", "81", "-h", "/etc")
+    said(daemon, "port", "add", "web", "8111:80")
+    daemon.output("start", "web")
+    assert {"80/tcp -> 0.0.0.0:8111"} <= published(daemon, "web")
+    move = {"PortRemove": ["8111"], "PortAdd": {"81/tcp": [{"HostPort": "8111"}]}}
+    assert daemon.post("/containers/web/update", move).status == 200
+    until(lambda: fetched(daemon, 8111))
+    chosen = next(line.rpartition(":")[2] for line in published(daemon, "web") if line.startswith("90/tcp"))
+    said(daemon, "port", "rm", "web", chosen)
+    assert not [line for line in published(daemon, "web") if line.startswith("90/")]
+    daemon.output("kill", "web")
+    said(daemon, "port", "rm", "web", "8111")
+    assert daemon.inspect("web")["HostConfig"]["PortBindings"] == {}
+
+
+def test_two_thousand_ports_are_elements(daemon: Daemon) -> None:
+    daemon.output("run", "-d", "--name", "many", IMAGE, "httpd", "-f", "-p", "12999", "-h", "/etc")
+    processes = len(daemon.processes())
+    rules = daemon.space.sh("nft -t list ruleset")
+    said(daemon, "port", "add", "many", "11000-12999:11000-12999")
+    until(lambda: fetched(daemon, 12999))
+    assert len(daemon.processes()) == processes and daemon.space.sh("nft -t list ruleset") == rules
+    assert len(published(daemon, "many")) == 4000
+    said(daemon, "port", "rm", "many", "11000-12999")
+    assert published(daemon, "many") == set() and not fetched(daemon, 12999)

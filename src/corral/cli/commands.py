@@ -36,7 +36,7 @@ OTHERS = {
     "load": ("archives", "LOAD", "Load images from an archive"),
     "logs": ("logs", "LOGS", "Show what a container has written"),
     "pause": ("containers", "PAUSE", "Freeze every process of containers"),
-    "port": ("containers", "PORT", "Show the published ports of a container"),
+    "port": ("ports", "PORT", "Show or change the published ports of a container"),
     "rename": ("containers", "RENAME", "Give a container another name"),
     "restart": ("containers", "RESTART", "Stop containers and start them again"),
     "rm": ("containers", "RM", "Remove containers"),

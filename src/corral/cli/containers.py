@@ -83,31 +83,6 @@ def _wait(session: Session) -> int:
     return session.each(session.arguments, wait, echo=False)
 
 
-def _port(session: Session) -> int:
-    name = session.arguments[0]
-    found = session.client.get(f"/containers/{name}/json")
-    bindings = (found.get("NetworkSettings") or {}).get("Ports") or {}
-    if len(session.arguments) > 1:
-        wanted = session.arguments[1]
-        number, _, protocol = wanted.partition("/")
-        key = f"{number}/{protocol or 'tcp'}"
-        if not number.isdigit():
-            raise CliError(f'invalid port "{wanted}": it must be a number')
-        if not bindings.get(key):
-            raise CliError(f"Error: No public port '{wanted}' published for {name}")
-        lines = [_address(one) for one in bindings[key]]
-    else:
-        ordered = sorted(bindings, key=lambda key: (int(key.partition("/")[0]), key))
-        lines = [f"{key} -> {_address(one)}" for key in ordered for one in bindings[key] or ()]
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    return 0
-
-
-def _address(binding: dict[str, str]) -> str:
-    address = binding.get("HostIp", "")
-    return f"[{address}]:{binding['HostPort']}" if ":" in address else f"{address}:{binding['HostPort']}"
-
-
 def _top(session: Session) -> int:
     name, words = session.arguments[0], session.arguments[1:]
     query = {"ps_args": " ".join(words) or None}
@@ -154,15 +129,6 @@ PAUSE = _simple(_pause, "Freeze every process of containers", "pause")
 UNPAUSE = _simple(_unpause, "Let the processes of containers run on", "unpause")
 RENAME = Command(_rename, "Give a container another name", "CONTAINER NEW_NAME", (), 2, 2, "container rename, rename")
 WAIT = _simple(_wait, "Wait until containers stop and print their exit statuses", "wait")
-PORT = Command(
-    _port,
-    "Show the published ports of a container",
-    "CONTAINER [PRIVATE_PORT[/PROTO]]",
-    (),
-    least=1,
-    most=2,
-    aliases="container port, port",
-)
 TOP = Command(
     _top,
     "Show the processes of a container, as ps shows them",

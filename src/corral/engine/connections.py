@@ -54,7 +54,7 @@ async def connect(engine: Engine, ref: str, container: str, settings: EndpointSe
             write_host_files(engine, live, attachment)  # another address, and perhaps another name server
         record.networks[name] = settings
         await engine.commit(save(record))
-    network_event(engine, view.record.id, name, record.id, "connect")
+    network_event(engine, view.record.id, name, record.id, "connect", view.record.driver)
 
 
 async def disconnect(engine: Engine, ref: str, container: str) -> None:
@@ -73,7 +73,7 @@ async def disconnect(engine: Engine, ref: str, container: str) -> None:
             write_host_files(engine, live, attachment)  # another address, and perhaps another name server
         del record.networks[name]
         await engine.commit(save(record))
-    network_event(engine, view.record.id, name, record.id, "disconnect")
+    network_event(engine, view.record.id, name, record.id, "disconnect", view.record.driver)
 
 
 def _check_mode(live: Live, network: str) -> None:

@@ -8,7 +8,19 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from corral.engine import create, defaults, edits, extensions, lifecycle, ordering, signals, spec, start, vaultfiles
+from corral.engine import (
+    create,
+    defaults,
+    edits,
+    extensions,
+    lifecycle,
+    ordering,
+    publishing,
+    signals,
+    spec,
+    start,
+    vaultfiles,
+)
 from corral.engine.context import Engine
 from corral.engine.execs import Execs
 from corral.engine.exits import Exits
@@ -276,10 +288,11 @@ class Containers:
             if live.record.host.auto_remove and wanted.restart_policy.name not in ("", "no"):
                 raise UpdateRefused("Restart policy cannot be updated because AutoRemove is enabled for the container")
         extensions.check_restart(wanted.restart_options)
-        async with live.lock:
+        async with live.lock, contextlib.AsyncExitStack() as undo:
             before = _changed(live, wanted)
             before_config = edits.apply(live.record.config, wanted)
             try:
+                await publishing.change(self._engine, live, wanted, undo)
                 if live.has_process and live.task is not None:
                     await live.task.request("update", resources=spec.limits(live.record))
                 await self._engine.commit(save(live.record))
@@ -289,6 +302,8 @@ class Containers:
             except BaseException:
                 _restore(live, before, before_config)
                 raise
+            undo.pop_all()
+        publishing.publish_events(self._engine, live, wanted)
         self._engine.publish(live, "update")
         changed = live.has_process and (wanted.env_add or wanted.env_remove)
         return ["The environment changes when the container is started the next time."] if changed else []

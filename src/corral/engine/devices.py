@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corral.config import Config
@@ -13,6 +13,7 @@ from corral.engine.record import Container
 from corral.errors import InvalidParameter, Unavailable
 from corral.net.model import PortBinding
 from corral.wire.containers import HostConfig, ThrottleDevice
+from corral.wire.containers import PortBinding as HostSide
 
 
 class BadDevice(InvalidParameter):
@@ -124,13 +125,17 @@ def wanted_ports(record: Container) -> list[PortBinding]:
             if not bindings.get(port):
                 bindings[port] = []
     for port, hosts in bindings.items():
-        number, proto = parse_port(port)
         if not hosts and record.host.publish_all_ports:
+            number, proto = parse_port(port)
             found.append(PortBinding(proto, number))
-        for host in hosts or []:
-            first, last = _host_port(host.host_port)
-            found.append(PortBinding(proto, number, host.host_ip, first, last))
+        found += ports_of(port, hosts or [])
     return found
+
+
+def ports_of(port: str, hosts: Iterable[HostSide]) -> list[PortBinding]:
+    """A container's port (`80/tcp`) with its host sides, in the network side's terms; raises BadPort."""
+    number, proto = parse_port(port)
+    return [PortBinding(proto, number, host.host_ip, *_host_port(host.host_port)) for host in hosts]
 
 
 def parse_port(text: str) -> tuple[int, str]:

@@ -126,7 +126,9 @@ class Exits:
             live.health.stop()
         await engine.networks.detach(record.id)
         for endpoint in record.endpoints:
-            start.network_event(engine, endpoint.network_id, endpoint.network_name, record.id, "disconnect")
+            start.network_event(
+                engine, endpoint.network_id, endpoint.network_name, record.id, "disconnect", endpoint.driver
+            )
         record.endpoints, record.ports = [], []
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(task.gone.wait(), 30)

@@ -212,13 +212,13 @@ async def attach_network(engine: Engine, live: Live, task: Task, undo: contextli
         upstream=tuple(record.host.dns or engine.config.dns),
     )
     for endpoint in attachment.endpoints:
-        network_event(engine, endpoint.network_id, endpoint.network_name, record.id, "connect")
+        network_event(engine, endpoint.network_id, endpoint.network_name, record.id, "connect", endpoint.driver)
     return attachment
 
 
-def network_event(engine: Engine, network_id: str, name: str, container: str, action: str) -> None:
+def network_event(engine: Engine, network_id: str, name: str, container: str, action: str, driver: str) -> None:
     """Publish that a container joined or left a network."""
-    attributes = {"container": container, "name": name, "type": "null" if name == "none" else "bridge"}
+    attributes = {"container": container, "name": name, "type": driver}
     engine.events.publish("network", action, network_id, attributes)
 
 

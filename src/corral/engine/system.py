@@ -67,7 +67,7 @@ def info(engine: Engine) -> dict[str, Any]:
         "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
         "Plugins": {
             "Volume": ["local"],
-            "Network": ["bridge", "host", "null"],
+            "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
             "Authorization": None,
             "Log": sorted(DRIVERS),
         },

@@ -22,6 +22,18 @@ class Attached:
     bindings: tuple[PortBinding, ...]  # as given
     upstream: tuple[str, ...] = ()
     dns: dns.Server | None = None
+    namespace_fd: int = -1  # kept while links are inside that nothing on the host leads to
+
+    def keep_namespace(self, namespace_fd: int) -> None:
+        """Hold on to the namespace if some link cannot be removed without it."""
+        if self.namespace_fd < 0 and any(endpoint.driver != "bridge" for endpoint in self.endpoints):
+            self.namespace_fd = os.dup(namespace_fd)
+
+    def let_go(self) -> None:
+        """Let the namespace end."""
+        if self.namespace_fd >= 0:
+            os.close(self.namespace_fd)
+            self.namespace_fd = -1
 
 
 def open_namespace(path: str, who: str) -> int:

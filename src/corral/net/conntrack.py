@@ -7,6 +7,7 @@ Formats: the kernel's `nfnetlink_conntrack.h`.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import struct
@@ -23,6 +24,22 @@ _CTA_IP_SRC = {4: 1, 6: 3}
 _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_F_PROTO_NUM = 1, 1 << 3
 _NESTED = 0x8000
 _UDP = socket.IPPROTO_UDP
+
+
+_log = logging.getLogger(__name__)
+
+
+def forget(host_ports: Collection[int], containers: Collection[str] = ()) -> None:
+    """Forget UDP flows that began before a port was published, or that still lead to a container that goes."""
+    if not host_ports:
+        return
+    flows = Flows()
+    try:
+        flows.forget_udp(host_ports=host_ports, containers=containers)
+    except OSError as error:
+        _log.warning("cannot forget UDP flows: %s", error)  # clients that never pause keep their old way
+    finally:
+        flows.close()
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

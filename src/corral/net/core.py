@@ -11,12 +11,13 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Network, ip_network
 
-from corral.net import conntrack, dns, drivers, endpoints, ipam, plan, ports, rules, sandbox
+from corral.net import conntrack, dns, drivers, endpoints, plan, ports, rules, sandbox
 from corral.net.attached import Attached, close_names, host_servers, open_namespace
 from corral.net.directory import Directory
 from corral.net.filter import Filter
+from corral.net.linking import Linker
 from corral.net.model import (
     Attachment,
     Endpoint,
@@ -55,6 +56,7 @@ class Core:
         self._host = sandbox.Host()
         self._filter = Filter(settings, nft, self._all_elements)
         self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
+        self._linker = Linker(settings, self._host, self.sweep)
         self._dying: list[str] = []
 
     # -- life of the daemon ------------------------------------------------------------------------------------
@@ -72,8 +74,13 @@ class Core:
         if self.settings.ip_forward:
             sandbox.write_sysctl("net/ipv4/ip_forward", "1")
         for record in self.registry.all():
-            if record.bridge:
-                self._ensure_bridge(record)
+            if record.connects:
+                try:
+                    self._linker.ensure(record)
+                except (OSError, InvalidNetwork) as error:
+                    if record.bridge:
+                        raise
+                    _log.warning("cannot prepare network %s: %s", record.name, error)  # its parent may come later
                 self._know(record)
         for container_id, (pid, joined, bindings) in live.items():
             self._adopt(container_id, pid, joined, bindings)
@@ -88,14 +95,14 @@ class Core:
         """Let go; unless `keep`, also take everything of ours off the host."""
         for attached in self.attached.values():
             self.publisher.release(attached.held)
+            attached.let_go()
         if not keep:
             for attached in self.attached.values():
                 self._dying += [plan.host_link(endpoint.endpoint_id) for endpoint in attached.endpoints]
             self.sweep()
             self._filter.withdraw()
             for record in self.registry.all():
-                if record.bridge and not record.foreign_bridge:
-                    self._host.delete_link(record.bridge)
+                self._linker.remove(record)
         self._host.close()
 
     def install(self) -> None:
@@ -123,7 +130,7 @@ class Core:
             self.registry.retake(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
         name = next((endpoint.dns_names[0] for endpoint in joined if endpoint.dns_names), "")
         attached = Attached(name, "", pid, joined, [], ports.collapse(bindings))
-        target = self._target(joined)
+        target = _target(joined)
         for binding in attached.bindings:
             try:
                 attached.held += self.publisher.hold([binding], target)
@@ -141,6 +148,7 @@ class Core:
             return  # it ended this moment; the engine will see that and detach it
         try:
             self._serve_names(attached, namespace_fd)
+            attached.keep_namespace(namespace_fd)
         finally:
             os.close(namespace_fd)
 
@@ -177,16 +185,15 @@ class Core:
     def create(self, spec: NetworkSpec) -> NetworkRecord:
         """Create a network and its bridge."""
         record = self.registry.plan(spec, self._foreign())
-        if self._host.netlink.find_link(record.bridge) is not None:
-            raise InvalidNetwork(f"cannot create network {record.id} ({record.bridge}): the interface exists already")
         with contextlib.ExitStack() as undo:
-            undo.callback(self._host.delete_link, record.bridge)
             try:
-                self._ensure_bridge(record)
+                record = self._linker.create(record)
             except OSError as error:
                 raise SandboxFailed(f"network {record.name}", error) from error
-            self._filter.add(rules.of_network(record))
-            undo.callback(self._filter.delete, rules.of_network(record))
+            undo.callback(self._linker.remove, record)
+            elements = rules.of_network(record) if record.bridge else []
+            self._filter.add(elements)
+            undo.callback(self._filter.delete, elements)
             self.registry.add(record)
             self._know(record)
             undo.pop_all()
@@ -203,20 +210,9 @@ class Core:
             raise NetworkInUse(record, named)
         self.registry.forget(record)
         self.directory.remove_network(record.id, record.name)
-        self._filter.delete(rules.of_network(record))
-        self._host.delete_link(record.bridge)
+        self._filter.delete(rules.of_network(record) if record.bridge else [])
+        self._linker.remove(record)
         return record
-
-    def _ensure_bridge(self, record: NetworkRecord) -> None:
-        addresses = [
-            ip_interface(f"{pool.gateway}/{ip_network(pool.subnet).prefixlen}") for pool in record.pools if pool.gateway
-        ]
-        first = next((a.ip for a in addresses if a.version == 4), None)
-        mac = ipam.mac_of(first) if isinstance(first, IPv4Address) else "02:42:" + os.urandom(4).hex(":")
-        mtu = int(record.options.get(plan.MTU_OPTION, self.settings.mtu))
-        if self.settings.ip_forward and any(address.version == 6 for address in addresses):
-            sandbox.enable_ipv6_forwarding()
-        self._host.ensure_bridge(record.bridge, addresses, mac, mtu)
 
     # -- containers --------------------------------------------------------------------------------------------
 
@@ -246,12 +242,13 @@ class Core:
                     undo.callback(self.registry.release, endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
             attached.held = self._publish(attached, bindings)
             undo.callback(self.publisher.release, attached.held)
-            self._link_all(attached, namespace_fd, undo)
+            self._linker.link_all(self.registry.get, attached, namespace_fd, undo)
             self._serve_names(attached, namespace_fd)
             undo.callback(close_names, attached)
             self._filter.add(self._elements(attached))
-            self._forget_flows(attached, ports_only=True)
+            conntrack.forget(_udp_ports(attached.held))
             self.attached[container_id] = attached
+            attached.keep_namespace(namespace_fd)
             for endpoint in attached.endpoints:
                 self.directory.add(endpoint)
             undo.pop_all()
@@ -263,12 +260,16 @@ class Core:
         if attached is None:
             return None
         self._filter.delete(self._elements(attached))
-        self._forget_flows(attached, ports_only=False)
+        conntrack.forget(_udp_ports(attached.held), [a for e in attached.endpoints for a in (e.ipv4, e.ipv6) if a])
         for endpoint in attached.endpoints:
             self.directory.remove(endpoint)
             self.registry.release(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
             # The pair dies with the namespace within milliseconds, at no cost to us; `sweep` looks whether it did.
-            self._dying.append(plan.host_link(endpoint.endpoint_id))
+            if endpoint.driver == "bridge":
+                self._dying.append(plan.host_link(endpoint.endpoint_id))
+            elif attached.namespace_fd >= 0:
+                self._linker.unlink(endpoint, attached.namespace_fd)
+        attached.let_go()
         for port in attached.held:
             self.publisher.forget(port)
         return attached
@@ -307,11 +308,13 @@ class Core:
             assert endpoint is not None
             undo.callback(self.registry.release, endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
             after = (*attached.endpoints, endpoint)
-            self._link(endpoint, plan.default_families(after)[endpoint.endpoint_id], namespace_fd, name)
-            undo.callback(self._host.delete_link, plan.host_link(endpoint.endpoint_id))
+            families = plan.default_families(after)[endpoint.endpoint_id]
+            self._linker.link(record, endpoint, families, namespace_fd, name)
+            undo.callback(self._linker.unlink, endpoint, namespace_fd)
             dropped = self._change_endpoints(attached, after)
             self._serve_names(attached, namespace_fd)
             self.attached[container_id] = attached
+            attached.keep_namespace(namespace_fd)
             self.directory.add(endpoint)
             undo.pop_all()
         return Attachment(attached.endpoints, self._shown(attached), path), dropped
@@ -328,10 +331,46 @@ class Core:
         self.directory.remove(gone)
         if attached.dns is not None:
             attached.dns.endpoints = after
-        self._host.delete_link(plan.host_link(gone.endpoint_id))
+        self._linker.unlink(gone, attached.namespace_fd)
         self.registry.release(gone.network_id, gone.ipv4, gone.ipv6)
-        self._restore_routes(attached)
+        self._linker.restore_routes(attached)
         return Attachment(after, self._shown(attached), f"/proc/{attached.pid}/ns/net"), dropped
+
+    def change_ports(
+        self,
+        container_id: str,
+        added: Sequence[PortBinding],
+        removed: Sequence[PortBinding],
+        wanted: Sequence[PortBinding],
+    ) -> tuple[tuple[PortBinding, ...], list[HeldPort]]:
+        """Publish and withdraw ports of a running container, all or nothing; all it has, and what is no longer held."""
+        attached = self.attached.get(container_id)
+        if attached is None:
+            raise NetworkRefused(f"container {container_id} is not attached to a network")
+        old, before = attached.held, self._elements(attached)
+        leaving = {_side(binding) for binding in removed}
+        dropped = {_side(port.binding): port for port in old if _side(port.binding) in leaving}
+        kept = [port for port in old if _side(port.binding) not in leaving]
+        # A port that only changes its place in the container keeps its socket: no moment in which others could take it.
+        moved: list[HeldPort] = []
+        for binding in added:
+            port = dropped.get(_side(binding))
+            if port is not None and port.binding.host_ip == binding.host_ip and not binding.host_port_end:
+                moved.append(replace(dropped.pop(_side(binding)), binding=binding))
+        places = {_side(port.binding) for port in moved}
+        new = self._publish(attached, [binding for binding in added if _side(binding) not in places])
+        attached.held = [*kept, *moved, *new]
+        try:
+            self._filter.replace(before, self._elements(attached))
+        except NftError:
+            attached.held = old
+            self.publisher.release(new)
+            raise
+        attached.bindings = tuple(wanted)
+        for port in dropped.values():
+            self.publisher.forget(port)
+        conntrack.forget(_udp_ports([*dropped.values(), *moved, *new]))
+        return self._shown(attached), list(dropped.values())
 
     def rename(self, container_id: str, name: str) -> tuple[Endpoint, ...]:
         """Call a container by another name; its endpoints now."""
@@ -353,8 +392,8 @@ class Core:
         before = self._elements(attached)
         old_endpoints, old_held = attached.endpoints, attached.held
         attached.endpoints = wanted
-        target = self._target(wanted)
-        if self._gateway_endpoint(wanted) is None:
+        target = _target(wanted)
+        if plan.gateway_endpoint(wanted) is None:
             attached.held = []
         elif old_held:
             attached.held = [replace(port, target=target) for port in old_held]
@@ -372,23 +411,6 @@ class Core:
             self.publisher.forget(port)
         return dropped
 
-    def _restore_routes(self, attached: Attached) -> None:
-        """Give the default routes to the endpoints that have them now; a namespace that is gone needs none."""
-        families = plan.default_families(attached.endpoints)
-        try:
-            namespace_fd = os.open(f"/proc/{attached.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return
-        try:
-            for endpoint in attached.endpoints:
-                gateways = ((4, endpoint.gateway), (6, endpoint.gateway6))
-                mine = [g for family, g in gateways if g and family in families[endpoint.endpoint_id]]
-                self._host.set_default_routes(namespace_fd, endpoint.interface, [ip_address(g) for g in mine])
-        except OSError as error:
-            raise SandboxFailed(f"container {attached.name}", error) from error
-        finally:
-            os.close(namespace_fd)
-
     def sweep(self) -> bool:
         """Delete pairs of detached containers that are still there (a namespace that others keep alive)."""
         dying, self._dying = self._dying, []
@@ -398,7 +420,7 @@ class Core:
 
     def _allocate(self, request: EndpointRequest, container_id: str, attached: Attached) -> Endpoint | None:
         record = self.registry.get(request.network)
-        if not record.bridge:
+        if not record.connects:
             return None  # none, and host, where there is nothing to set up
         called = (attached.name, container_id[:12], attached.hostname)
         return endpoints.build(self.registry, record, request, attached.endpoints, called, attached.upstream)
@@ -414,71 +436,16 @@ class Core:
         if attached.dns is not None:
             attached.dns.endpoints = attached.endpoints
             attached.dns.upstream = attached.upstream
-            attached.dns.forward = any(e.gateway or e.gateway6 for e in attached.endpoints)
+            attached.dns.forward = any(e.gateway or e.gateway6 or e.on_link for e in attached.endpoints)
 
     def _publish(self, attached: Attached, bindings: Sequence[PortBinding]) -> list[HeldPort]:
-        gateway = self._gateway_endpoint(attached.endpoints)
+        gateway = plan.gateway_endpoint(attached.endpoints)
         if gateway is None or not bindings:
             return []
         try:
-            return self.publisher.hold(bindings, self._target(attached.endpoints))
+            return self.publisher.hold(bindings, _target(attached.endpoints))
         except PortTaken as error:
             raise PortsFailed(attached.name, gateway.endpoint_id, str(error)) from error
-
-    def _link_all(self, attached: Attached, namespace_fd: int, undo: contextlib.ExitStack) -> None:
-        if not attached.endpoints:
-            self._host.loopback_up(namespace_fd)
-            return
-        families = plan.default_families(attached.endpoints)
-        for endpoint in attached.endpoints:
-            self._link(endpoint, families[endpoint.endpoint_id], namespace_fd, attached.name)
-            undo.callback(self._host.delete_link, plan.host_link(endpoint.endpoint_id))
-
-    def _link(self, endpoint: Endpoint, families: frozenset[int], namespace_fd: int, who: str) -> None:
-        record = self.registry.get(endpoint.network_id)
-        wanted = plan.link(
-            record,
-            endpoint,
-            default_mtu=self.settings.mtu,
-            families=families,
-            hairpin=not self.settings.userland_proxy,
-        )
-        try:
-            try:
-                self._host.add_endpoint(wanted, namespace_fd)
-            except OSError:
-                # Somebody may have deleted the bridge by hand, or the namespace still has the link of a moment ago:
-                # put both right and try once more.
-                self.sweep()
-                self._host.forget_master(record.bridge)
-                self._ensure_bridge(record)
-                self._host.add_endpoint(wanted, namespace_fd)
-        except OSError as error:
-            raise SandboxFailed(f"container {who}", error) from error
-
-    def _gateway_endpoint(self, endpoints: tuple[Endpoint, ...]) -> Endpoint | None:
-        """The endpoint that ports are published through: the one with the default route."""
-        families = plan.default_families(endpoints)
-        chosen = [e for e in endpoints if families[e.endpoint_id]]
-        return next((e for e in chosen if 4 in families[e.endpoint_id]), chosen[0] if chosen else None)
-
-    def _target(self, endpoints: tuple[Endpoint, ...]) -> Target:
-        gateway = self._gateway_endpoint(endpoints)
-        return Target(gateway.ipv4, gateway.ipv6) if gateway else Target("", "")
-
-    def _forget_flows(self, attached: Attached, *, ports_only: bool) -> None:
-        """UDP flows that began before a port was published, or that still lead to a container that goes."""
-        host_ports = {port.binding.host_port for port in attached.held if port.binding.proto == "udp"}
-        if not host_ports:
-            return
-        gone = () if ports_only else [a for e in attached.endpoints for a in (e.ipv4, e.ipv6) if a]
-        flows = conntrack.Flows()
-        try:
-            flows.forget_udp(host_ports=host_ports, containers=gone)
-        except OSError as error:
-            _log.warning("cannot forget UDP flows: %s", error)  # clients that never pause keep their old way
-        finally:
-            flows.close()
 
     def _shown(self, attached: Attached) -> tuple[PortBinding, ...]:
         return ports.expand((port.binding for port in attached.held), ipv6=self.publisher.ipv6)
@@ -486,8 +453,9 @@ class Core:
     def _elements(self, attached: Attached) -> list[rules.Element]:
         found: list[rules.Element] = []
         for endpoint in attached.endpoints:
-            found += rules.of_endpoint(endpoint, plan.host_link(endpoint.endpoint_id))
-        gateway = self._gateway_endpoint(attached.endpoints)
+            if endpoint.driver == "bridge":
+                found += rules.of_endpoint(endpoint, plan.host_link(endpoint.endpoint_id))
+        gateway = plan.gateway_endpoint(attached.endpoints)
         if gateway is not None and attached.held:
             record = self.registry.find(gateway.network_id)  # None: a container outlived the default bridge's removal
             modes = (rules.gateway_mode(record, 4), rules.gateway_mode(record, 6)) if record else ("nat", "nat")
@@ -497,3 +465,17 @@ class Core:
                 modes=modes,
             )
         return found
+
+
+def _target(endpoints: tuple[Endpoint, ...]) -> Target:
+    gateway = plan.gateway_endpoint(endpoints)
+    return Target(gateway.ipv4, gateway.ipv6) if gateway else Target("", "")
+
+
+def _udp_ports(held: Sequence[HeldPort]) -> set[int]:
+    return {port.binding.host_port for port in held if port.binding.proto == "udp"}
+
+
+def _side(binding: PortBinding) -> tuple[str, str, int]:
+    """The host side of a binding; without IPv6 on the host, 0.0.0.0 and every address are the same."""
+    return binding.proto, binding.host_ip.replace("0.0.0.0", ""), binding.host_port

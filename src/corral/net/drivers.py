@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from corral.net import ipam
+from corral.net import ipam, parents
 from corral.net.model import AddressPool, InvalidNetwork, NetworkSpec, PoolRecord, PredefinedNetwork, UnknownDriver
 from corral.net.plan import MTU_OPTION
 from corral.net.rules import OPTION
@@ -29,11 +29,13 @@ def check_spec(spec: NetworkSpec) -> None:
         raise InvalidNetwork(f"invalid network name: {spec.name}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* are allowed")
     if spec.driver in ("host", "null"):
         raise InvalidNetwork(f'only one instance of "{spec.driver}" network is allowed')
-    if spec.driver != "bridge":
+    if spec.driver not in ("bridge", *parents.DRIVERS):
         raise UnknownDriver(spec.driver)
     if not spec.ipv4 and not spec.ipv6:
         raise InvalidNetwork("IPv4 or IPv6 must be enabled")
     _check_options(spec)
+    if spec.driver in parents.DRIVERS:
+        parents.check(spec)
 
 
 def _check_options(spec: NetworkSpec) -> None:

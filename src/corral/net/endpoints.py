@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
-from corral.net import ipam
+from corral.net import ipam, parents
 from corral.net.model import Endpoint, EndpointRequest, InvalidNetwork, NetworkRecord
 from corral.net.registry import Registry, new_id, parse_address
 
@@ -26,6 +26,8 @@ def check(record: NetworkRecord, request: EndpointRequest) -> None:
             address = parse_address(wanted, family)
             if not any(address in ip_network(pool.subnet) for pool in record.pools):
                 raise ipam.AddressOutsidePool(wanted)
+    if request.mac and record.driver == "ipvlan":
+        raise InvalidNetwork("ipvlan interfaces do not support custom mac address assignment")
     if request.mac and not _is_mac(request.mac):
         raise InvalidNetwork(f"invalid endpoint settings:\ninvalid MAC address: {request.mac}")
 
@@ -50,7 +52,7 @@ def build(
         new_id(),
         ipv4,
         ipv6=ipv6,
-        mac=(request.mac or _mac(ipv4)).lower().replace("-", ":"),
+        mac="" if record.driver == "ipvlan" else (request.mac or _mac(ipv4)).lower().replace("-", ":"),
         aliases=request.aliases,
         dns_names=all_names,
         interface=interface,
@@ -58,18 +60,21 @@ def build(
         gw_priority=request.gw_priority,
         driver_opts=request.driver_opts,
         upstream=() if record.default else upstream,
+        driver=record.driver,
+        on_link=parents.on_link(record) and not record.internal,
     )
     return _with_gateways(record, endpoint)
 
 
 def _with_gateways(record: NetworkRecord, endpoint: Endpoint) -> Endpoint:
+    bare = record.internal or endpoint.on_link
     if endpoint.ipv4:
         pool = Registry.pool_of(record, endpoint.ipv4)
-        gateway = "" if record.internal else pool.auxiliary.get("DefaultGatewayIPv4", pool.gateway)
+        gateway = "" if bare else pool.auxiliary.get("DefaultGatewayIPv4", pool.gateway)
         endpoint = replace(endpoint, gateway=gateway, prefix_len=ip_network(pool.subnet).prefixlen)
     if endpoint.ipv6:
         pool = Registry.pool_of(record, endpoint.ipv6)
-        gateway = "" if record.internal else pool.auxiliary.get("DefaultGatewayIPv6", pool.gateway)
+        gateway = "" if bare else pool.auxiliary.get("DefaultGatewayIPv6", pool.gateway)
         endpoint = replace(endpoint, gateway6=gateway, prefix6=ip_network(pool.subnet).prefixlen)
     return endpoint
 

@@ -41,6 +41,13 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     bridge: str = ""  # the interface; empty for host and none
     default: bool = False  # the default bridge: no names, links instead
     foreign_bridge: bool = False  # the administrator made the interface: it is not ours to delete
+    parent: str = ""  # of macvlan and ipvlan: the interface that the containers' are on
+    parent_ours: bool = False  # we made it: a VLAN's, or one that leads nowhere
+
+    @property
+    def connects(self) -> bool:
+        """Whether containers get interfaces of it: not of host and none."""
+        return bool(self.bridge or self.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,8 @@ class Endpoint:
     gw_priority: int = 0
     driver_opts: dict[str, str] = field(default_factory=dict)
     upstream: tuple[str, ...] = ()  # whom the embedded DNS server asks in turn
+    driver: str = "bridge"
+    on_link: bool = False  # the default route has no gateway
 
 
 @dataclass(frozen=True, slots=True)

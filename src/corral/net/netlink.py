@@ -28,6 +28,7 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFF_UP = 0x1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_NET_NS_FD, IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 28, 1, 2, 1
+IFLA_LINK, IFLA_MODE, IFLA_IPVLAN_FLAGS, IFLA_VLAN_ID = 5, 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_MODE = 4, 5, 4
 IFLA_AF_SPEC, IFLA_INET6_ADDR_GEN_MODE = 26, 8
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 0x02
@@ -41,6 +42,7 @@ _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDR = struct.Struct("=BBBBI")  # family, prefix, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 _U32 = struct.Struct("=I")
+_U16 = struct.Struct("=H")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,37 @@ def veth(name: str, *, master: int, mtu: int, peer: str, peer_mac: str, peer_net
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, name)
 
 
+def _kind(kind: str, data: bytes) -> bytes:
+    inner = _text(IFLA_INFO_KIND, kind) + (_attribute(IFLA_INFO_DATA | NLA_F_NESTED, data) if data else b"")
+    return _attribute(IFLA_LINKINFO | NLA_F_NESTED, inner)
+
+
+def child(name: str, kind: str, *, parent: int, mode: int, flag: int, mtu: int, mac: str, netns: int) -> Message:
+    """Create a macvlan or ipvlan interface of `parent` in the namespace of fd `netns`; mtu 0: the parent's."""
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + _number(IFLA_LINK, parent)
+    body += _number(IFLA_NET_NS_FD, netns) + (_number(IFLA_MTU, mtu) if mtu else b"")
+    if mac:
+        body += _attribute(IFLA_ADDRESS, _mac(mac))
+    if kind == "macvlan":
+        data = _number(IFLA_MODE, mode)
+    else:
+        data = _attribute(IFLA_MODE, _U16.pack(mode)) + _attribute(IFLA_IPVLAN_FLAGS, _U16.pack(flag))
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + _kind(kind, data), name)
+
+
+def vlan(name: str, *, parent: int, number: int) -> Message:
+    """Create a VLAN's sub-interface."""
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + _number(IFLA_LINK, parent)
+    data = _attribute(IFLA_VLAN_ID, _U16.pack(number))
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + _kind("vlan", data), name)
+
+
+def plain(name: str, kind: str) -> Message:
+    """Create an interface of a kind that needs nothing else."""
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + _text(IFLA_IFNAME, name) + _kind(kind, b"")
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, name)
+
+
 def port_up(name: str) -> Message:
     """Bring a bridge port up, without an IPv6 address of its own: nobody speaks to a port."""
     inet6 = _attribute(socket.AF_INET6 | NLA_F_NESTED, _attribute(IFLA_INET6_ADDR_GEN_MODE, b"\1"))
@@ -169,6 +202,14 @@ def default_route(index: int, gateway: Address) -> Message:
     body = _ROUTE.pack(_family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
     body += _attribute(RTA_GATEWAY, gateway.packed) + _number(RTA_OIF, index)
     return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"default via {gateway}")
+
+
+def default_device_route(index: int, family: int) -> Message:
+    """Send everything of an IP version (4, 6) straight to an interface."""
+    number = socket.AF_INET if family == 4 else socket.AF_INET6
+    scope = RT_SCOPE_LINK if family == 4 else RT_SCOPE_UNIVERSE
+    body = _ROUTE.pack(number, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0)
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body + _number(RTA_OIF, index), "default")
 
 
 def _dump(kind: int) -> Message:

@@ -256,6 +256,22 @@ class Networks:
         self._serve(container_id)
         return attachment
 
+    async def change_ports(
+        self,
+        container_id: str,
+        added: Sequence[PortBinding],
+        removed: Sequence[PortBinding],
+        wanted: Sequence[PortBinding],
+    ) -> tuple[PortBinding, ...]:
+        """Publish and withdraw ports of a running container; all that it has now (as `Attachment.ports`).
+
+        `removed` have the host ports they were given; `wanted` is what the container asks for from now on.
+        """
+        shown, dropped = await self._do(lambda: self.core.change_ports(container_id, added, removed, wanted))
+        self._drop(dropped)
+        self._serve(container_id)
+        return shown
+
     async def rename(self, container_id: str, name: str) -> tuple[Endpoint, ...]:
         """Make a container known under another name; its endpoints now (empty when it is not attached)."""
         return await self._do(functools.partial(self.core.rename, container_id, name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 
+from corral.net import parents
 from corral.net.model import Endpoint, NetworkRecord
 
 Interface = IPv4Interface | IPv6Interface
@@ -15,7 +16,10 @@ MTU_OPTION = "com.docker.network.driver.mtu"
 
 @dataclass(frozen=True, slots=True)
 class LinkPlan:
-    """A veth pair: `host` is a port of bridge `master`, `name` is the container's end with its addresses."""
+    """A veth pair: `host` is a port of bridge `master`, `name` is the container's end with its addresses.
+
+    Of another `kind` (macvlan, ipvlan) there is only `name`, and `master` is its parent; mtu 0 is the parent's.
+    """
 
     host: str
     master: str
@@ -26,10 +30,16 @@ class LinkPlan:
     gateways: tuple[Gateway, ...]  # default routes; empty when another endpoint has them
     ipv6: bool
     hairpin: bool = False  # the container reaches its own published ports through the bridge
+    kind: str = "veth"
+    mode: int = 0
+    flag: int = 0
+    device_routes: tuple[int, ...] = ()  # IP versions whose default route is the interface itself
 
     def describe(self) -> str:
         """The plan as the commands an administrator would type."""
         lines = [f"ip link add {self.host} master {self.master} up mtu {self.mtu} type veth peer {self.name}"]
+        if self.kind != "veth":
+            lines = [f"ip link add {self.name} link {self.master} type {self.kind}"]
         lines += [f"ip address add {address} dev {self.name}" for address in self.addresses]
         lines += [f"ip route add default via {gateway} dev {self.name}" for gateway in self.gateways]
         return "\n".join(lines)
@@ -53,6 +63,21 @@ def link(
     for family, gateway in ((4, endpoint.gateway), (6, endpoint.gateway6)):
         if gateway and family in families:
             gateways.append(ip_address(gateway))
+    if record.parent:
+        return LinkPlan(
+            "",
+            record.parent,
+            endpoint.interface,
+            endpoint.mac,
+            int(record.options.get(MTU_OPTION, 0)),
+            tuple(addresses),
+            tuple(gateways),
+            bool(endpoint.ipv6),
+            kind=record.driver,
+            mode=parents.MODES[record.driver][parents.mode(record.driver, record.options)],
+            flag=parents.FLAGS[record.options.get("ipvlan_flag") or "bridge"] if record.driver == "ipvlan" else 0,
+            device_routes=device_routes(endpoint, families),
+        )
     return LinkPlan(
         host_link(endpoint.endpoint_id),
         record.bridge,
@@ -66,13 +91,27 @@ def link(
     )
 
 
+def device_routes(endpoint: Endpoint, families: frozenset[int]) -> tuple[int, ...]:
+    """Of the IP versions whose default route goes through an endpoint those that have no gateway."""
+    return tuple(sorted(families)) if endpoint.on_link else ()
+
+
 def default_families(endpoints: tuple[Endpoint, ...]) -> dict[str, frozenset[int]]:
     """Which endpoint id holds the default route of which family: highest priority first, then by network name."""
     chosen: dict[str, set[int]] = {endpoint.endpoint_id: set() for endpoint in endpoints}
     ranked = sorted(endpoints, key=lambda endpoint: (-endpoint.gw_priority, endpoint.network_name))
     for family in (4, 6):
         for endpoint in ranked:
-            if endpoint.gateway if family == 4 else endpoint.gateway6:
+            address, gateway = (endpoint.ipv4, endpoint.gateway) if family == 4 else (endpoint.ipv6, endpoint.gateway6)
+            if gateway or (address and endpoint.on_link):
                 chosen[endpoint.endpoint_id].add(family)
                 break
     return {key: frozenset(value) for key, value in chosen.items()}
+
+
+def gateway_endpoint(endpoints: tuple[Endpoint, ...]) -> Endpoint | None:
+    """The endpoint that ports are published through: the one with the default route, if it is on a bridge."""
+    families = default_families(endpoints)
+    chosen = [endpoint for endpoint in endpoints if families[endpoint.endpoint_id]]
+    found = next((e for e in chosen if 4 in families[e.endpoint_id]), chosen[0] if chosen else None)
+    return found if found is not None and found.driver == "bridge" else None

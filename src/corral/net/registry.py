@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import msgspec
 
-from corral.net import drivers, ipam
+from corral.net import drivers, ipam, parents
 from corral.net.model import (
     AmbiguousNetwork,
     EndpointRequest,
@@ -137,15 +137,22 @@ class Registry:
         used = [ip_network(pool.subnet) for record in self._records.values() for pool in record.pools]
         pools = drivers.choose_pools(spec, self._settings.pools, used, foreign, os.urandom(8))
         network_id = new_id()
-        bridge = spec.options.get(drivers.BRIDGE_NAME) or f"br-{network_id[:12]}"
-        if any(record.bridge == bridge for record in self._records.values()):
-            raise InvalidNetwork(f"networks have same bridge name: {bridge}")
+        bridge = parent = ""
+        if spec.driver == "bridge":
+            bridge = spec.options.get(drivers.BRIDGE_NAME) or f"br-{network_id[:12]}"
+            if any(record.bridge == bridge for record in self._records.values()):
+                raise InvalidNetwork(f"networks have same bridge name: {bridge}")
+        else:
+            parent = spec.options.get(parents.PARENT) or f"dm-{network_id[:12]}"
+            for other in self._records.values():
+                if other.parent == parent:
+                    raise parents.ParentInUse(other)
         return NetworkRecord(
             network_id,
             spec.name,
             spec.driver,
             now(),
-            internal=spec.internal,
+            internal=spec.internal or (bool(parent) and not spec.options.get(parents.PARENT)),
             attachable=spec.attachable,
             ipv4=spec.ipv4,
             ipv6=spec.ipv6,
@@ -155,6 +162,7 @@ class Registry:
             options=spec.options,
             labels=spec.labels,
             bridge=bridge,
+            parent=parent,
         )
 
     def add(self, record: NetworkRecord) -> None:

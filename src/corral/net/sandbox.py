@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from corral.linux import namespaces
@@ -116,7 +116,10 @@ class Host:
 
     def add_endpoint(self, plan: LinkPlan, namespace_fd: int) -> None:
         """Make a pair into the namespace and configure its inner end; on failure nothing is left."""
-        self._add_pair(plan, namespace_fd)
+        if plan.kind == "veth":
+            self._add_pair(plan, namespace_fd)
+        else:
+            self._add_child(plan, namespace_fd)
         try:
             with self.within(namespace_fd):
                 inner = netlink.Socket()
@@ -128,10 +131,60 @@ class Host:
                 messages += [netlink.address_add(found.index, address) for address in plan.addresses]
                 messages.append(netlink.link_up(found.index))
                 messages += [netlink.default_route(found.index, gateway) for gateway in plan.gateways]
+                messages += [netlink.default_device_route(found.index, family) for family in plan.device_routes]
                 inner.execute(messages)
         except OSError:
-            self.delete_link(plan.host)
+            if plan.kind == "veth":
+                self.delete_link(plan.host)
+            else:
+                self.delete_inside(namespace_fd, plan.name)
             raise
+
+    def _add_child(self, plan: LinkPlan, namespace_fd: int) -> None:
+        message = netlink.child(
+            plan.name,
+            plan.kind,
+            parent=self._master(plan.master),
+            mode=plan.mode,
+            flag=plan.flag,
+            mtu=plan.mtu,
+            mac=plan.mac,
+            netns=namespace_fd,
+        )
+        self.netlink.execute([message])
+
+    def delete_inside(self, namespace_fd: int, name: str) -> None:
+        """Delete an interface of another namespace; fine when it is gone."""
+        with self.within(namespace_fd):
+            inner = netlink.Socket()
+        with inner, _ignoring(errno.ENODEV):
+            inner.execute([netlink.link_delete_named(name)])
+
+    def knows(self, kind: str) -> bool:
+        """Whether the kernel has interfaces of a kind: it complains about a missing parent, not about the kind."""
+        try:
+            self.netlink.execute([netlink.plain("corral-probe", kind)])
+        except OSError as error:
+            return error.errno != errno.EOPNOTSUPP
+        self.delete_link("corral-probe")
+        return True
+
+    def ensure_up(self, name: str, make: Callable[[], netlink.Message]) -> bool:
+        """Bring an interface up, after making it if it is not there; whether it was made."""
+        found = self.netlink.find_link(name)
+        made = found is None
+        if found is None:
+            self.netlink.execute([make()])
+            found = self.netlink.find_link(name)
+        assert found is not None
+        if made or not found.flags & netlink.IFF_UP:
+            self.netlink.execute([netlink.link_up(found.index)])
+        return made
+
+    def index_of(self, name: str) -> int | None:
+        """The index of an interface."""
+        found = self.netlink.find_link(name)
+        return found.index if found else None
 
     def _add_pair(self, plan: LinkPlan, namespace_fd: int) -> None:
         messages = [
@@ -168,17 +221,22 @@ class Host:
         self._masters.pop(name, None)
 
     def set_default_routes(
-        self, namespace_fd: int, interface: str, gateways: Sequence[IPv4Address | IPv6Address]
+        self,
+        namespace_fd: int,
+        interface: str,
+        gateways: Sequence[IPv4Address | IPv6Address],
+        families: Sequence[int] = (),
     ) -> None:
-        """Route by default over `gateways` of this interface."""
-        if not gateways:
+        """Route by default over `gateways` of this interface, or IP versions `families` straight to it."""
+        if not gateways and not families:
             return
         with self.within(namespace_fd):
             inner = netlink.Socket()
         with inner:
             found = inner.find_link(interface)
             if found is not None:
-                inner.execute([netlink.default_route(found.index, gateway) for gateway in gateways])
+                messages = [netlink.default_route(found.index, gateway) for gateway in gateways]
+                inner.execute([*messages, *(netlink.default_device_route(found.index, one) for one in families)])
 
     def loopback_up(self, namespace_fd: int) -> None:
         """Bring `lo` of a namespace up."""

@@ -305,6 +305,9 @@ class UpdateRequest(Resources):
     env_remove: list[str] | None = None
     label_add: dict[str, str] | None = None
     label_remove: list[str] | None = None
+    # as HostConfig.PortBindings; host sides that go: [ADDRESS:]PORT[-PORT][/PROTOCOL]
+    port_add: dict[str, list[PortBinding] | None] | None = None
+    port_remove: list[str] | None = None
 
 
 class ExecRequest(Wire):
