@@ -10,6 +10,7 @@ that run at the same time share one tmpfs.  Who has it (`mount`, `unmount`) live
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -179,6 +180,11 @@ class Volumes:
             if driver and existing.driver != driver:
                 raise OtherDriver(name, existing.driver)
             return existing, False
+        if not driver and ANONYMOUS not in labels:
+            with contextlib.suppress(NoSuchVolume):
+                known = await self.look_up(name)
+                await self._keep(known)
+                return known, False
         volume = Volume(name, now(), labels, options, driver or LOCAL)
         if volume.driver == LOCAL:
             os.makedirs(self.folder(name), mode=0o755, exist_ok=True)
