@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -236,3 +237,46 @@ def test_unknown_drivers(engine: Engine) -> None:
     reply = engine.post("/containers/create", body)
     assert (reply.status, reply.message) == (404, text)
     assert engine.get("/volumes/never-made").status == 404
+
+
+def test_filters_and_events(engine: Engine, volume: str) -> None:
+    since = engine.get("/info").json()["SystemTime"]
+    engine.output("volume", "create", "--label", "one=1", volume)
+    container = engine.output("create", "-v", f"{volume}:/v", IMAGE, "true")
+
+    def found(*filters: str) -> bool:
+        words = [word for one in filters for word in ("--filter", one)]
+        return volume in engine.output("volume", "ls", "-q", *words).split()
+
+    assert found(f"name={volume[:5]}") and not found("name=absent")
+    assert found("driver=local", "label=one") and not found("driver=other")
+    assert found("label=one=1") and not found("label=one=2") and not found("label=two")
+    assert found("dangling=0") and not found("dangling=1")
+    assert "unknown" in engine.docker("volume", "ls", "--filter", "unknown=1").stderr
+    engine.output("start", "-a", container)
+    engine.output("rm", container)
+    assert found("dangling=true")
+    engine.output("volume", "rm", volume)
+    until = engine.get("/info").json()["SystemTime"]
+    words = ("--since", since, "--until", until, "--filter", f"volume={volume}")
+    words += ("--format", "{{.Action}} {{json .Actor}}")
+    lines = engine.output("events", *words).splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["create", "mount", "unmount", "destroy"]
+    attributes = json.loads(lines[1].partition(" ")[2])["Attributes"]
+    assert attributes == {
+        "container": container, "destination": "/v", "driver": "local", "propagation": "", "read/write": "true",
+    }  # fmt: skip
+
+
+def test_copying_through_mounts(engine: Engine, volume: str, tmp_path: Path) -> None:
+    run(engine, "-v", f"{volume}:/v", IMAGE, "mkdir", "/v/part")
+    mounts = ("--mount", f"type=volume,src={volume},dst=/p,volume-subpath=part")
+    mounts += ("--mount", f"type=image,src={IMAGE},dst=/i")
+    container = engine.output("create", *mounts, IMAGE, "cat", "/p/file")
+    (tmp_path / "file").write_text("copied\n")
+    engine.output("cp", f"{tmp_path}/file", f"{container}:/p/")
+    assert run(engine, "-v", f"{volume}:/v", IMAGE, "cat", "/v/part/file") == "copied"
+    engine.output("cp", f"{container}:/i/not-executable", f"{tmp_path}/out")
+    assert (tmp_path / "out").read_text() == "plain text\n"
+    assert engine.docker("cp", f"{tmp_path}/file", f"{container}:/i/").returncode != 0
+    assert engine.output("start", "-a", container) == "copied"

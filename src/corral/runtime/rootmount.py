@@ -86,18 +86,20 @@ def _map_ids(tree_fd: int, described: dict[str, Any]) -> None:
 
 
 def replace_own_mounts(spec: dict[str, Any], folder: str) -> None:
-    """Put plain binds in the place of the mounts that no other runtime knows; their sources are mounted in `folder`.
+    """Put plain binds in the place of the mounts that not every runtime knows; their sources are mounted in `folder`.
 
     For a caller that has left the host's mounts: nobody else sees what is mounted here.
     """
     for number, described in enumerate(spec.get("mounts") or []):
-        if not (described.get("layers") or described.get("subpath")):
+        if not (described.get("layers") or described.get("subpath") or described.get("uidMappings")):
             continue
         os.makedirs(folder, 0o700, exist_ok=True)
         folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         tree_fd = -1
         try:
             tree_fd = tree_of(described, folder_fd)
+            if described.get("uidMappings"):
+                _map_ids(tree_fd, described)
             ops.attach(tree_fd, f"/{number}", ops.Root(folder_fd, {}))
         finally:
             os.close(folder_fd)
