@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +89,28 @@ def test_survives_kill_9_of_the_daemon(daemon: Daemon, runtime: str) -> None:
     assert told.returncode in (0, 137), told.stderr
     assert daemon.output("wait", "survivor") == "11"
     assert daemon.output("logs", "survivor") == "after"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_mounts_that_other_runtimes_do_not_know(daemon: Daemon, runtime: str, tmp_path: Path) -> None:
+    os.chown(tmp_path, 1000, 1000)
+    daemon.output("run", "--rm", "-v", "parts:/v", IMAGE, "sh", "-c", "mkdir /v/part && echo inside > /v/part/file")
+    ranges = [{"ContainerID": 0, "HostID": 1000, "Size": 1}]
+    mounts = [
+        {"Type": "volume", "Source": "parts", "Target": "/part", "VolumeOptions": {"Subpath": "part"}},
+        {"Type": "image", "Source": IMAGE, "Target": "/other", "ImageOptions": {"Subpath": "etc"}},
+        {
+            "Type": "bind", "Source": str(tmp_path), "Target": "/mapped",
+            "BindOptions": {"IDMapping": {"UIDMappings": ranges, "GIDMappings": ranges}},
+        },
+    ]  # fmt: skip
+    script = "cat /part/file; ls /other; touch /other/x 2>/dev/null || echo ro; stat -c %u:%g /mapped"
+    container = daemon.create("sh", "-c", script, Tty=True, HostConfig={"Mounts": mounts, "Runtime": runtime})
+    said = daemon.output("start", "-a", container).split()
+    assert said == ["inside", "group", "passwd", "ro", "0:0"]
+    daemon.output("rm", container)
+    daemon.output("volume", "rm", "parts")
+    assert daemon.mounts() == []
 
 
 def test_unknown_runtime(daemon: Daemon) -> None:

@@ -16,7 +16,7 @@ from corral.engine.detach import detach_keys
 from corral.engine.live import Client, Live
 from corral.errors import InvalidParameter
 from corral.wire.common import InvalidBody
-from corral.wire.containers import CreateRequest, UpdateRequest
+from corral.wire.containers import BindOptions, CreateRequest, HostConfig, UpdateRequest
 
 
 async def list_(services: Services, request: Request) -> Answer:
@@ -41,8 +41,19 @@ async def create(services: Services, request: Request) -> Answer:
     body = await request.json(CreateRequest, default=_no_body)
     if request.version < (1, 30) and body.host_config is not None:
         body.host_config.mounts = None
+    if request.version < (1, 44) and body.host_config is not None:
+        _shallow_read_only(body.host_config)
     made = await services.containers.create(body, request.query.text("name"), request.query.text("platform"))
     return http.json({"Id": made.id, "Warnings": made.warnings}, 201)
+
+
+def _shallow_read_only(host: HostConfig) -> None:
+    """Before 1.44 a read-only bind was so without what is mounted below it, and nobody could say otherwise."""
+    for mount in host.mounts or ():
+        if mount.type == "bind" and mount.read_only:
+            mount.bind_options = mount.bind_options or BindOptions()
+            if not mount.bind_options.read_only_force_recursive:
+                mount.bind_options.read_only_non_recursive = True
 
 
 def _no_body() -> CreateRequest:

@@ -11,6 +11,7 @@ from corral.api.services import Services
 from corral.engine import check, inspect
 from corral.engine import filters as matching
 from corral.image.model import Image
+from corral.volume.volumes import LOCAL
 
 _KINDS = ("container", "image", "volume", "build-cache")
 _RUNNING = ("running", "paused", "restarting")
@@ -80,7 +81,8 @@ def _containers(services: Services) -> list[dict[str, Any]]:
 
 
 def _volumes(services: Services) -> list[dict[str, Any]]:
-    return [volumes.with_usage(services, volume) for volume in services.engine.volumes.all()]
+    found = services.engine.volumes.all()
+    return [volumes.with_usage(services, volume) for volume in found if volume.driver == LOCAL]
 
 
 async def prune_images(services: Services, request: Request) -> Answer:

@@ -1,4 +1,4 @@
-"""`/volumes/...`: the local driver."""
+"""`/volumes/...`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from corral.api import http
 from corral.api.http import Answer, Request
 from corral.api.services import Services
 from corral.engine import filters as matching
+from corral.engine import mountuse
 from corral.errors import Conflict, NotFound
 from corral.store.snapshots import disk_usage
-from corral.volume.volumes import Volume
+from corral.volume.volumes import LOCAL, Volume
 from corral.wire.common import Wire
 
 
@@ -24,26 +25,27 @@ class CreateVolume(Wire):
     labels: dict[str, str] | None = None
 
 
-def _shown(services: Services, volume: Volume) -> dict[str, Any]:
+async def _shown(services: Services, volume: Volume) -> dict[str, Any]:
+    return _described(volume, await services.engine.volumes.described(volume))
+
+
+def _described(volume: Volume, told: dict[str, Any]) -> dict[str, Any]:
     return {
         "CreatedAt": volume.created,
-        "Driver": "local",
+        "Driver": volume.driver,
         "Labels": volume.labels or None,
-        "Mountpoint": services.engine.volumes.folder(volume.name),
         "Name": volume.name,
         "Options": volume.options or None,
-        "Scope": "local",
+        **told,
     }
 
 
 def with_usage(services: Services, volume: Volume) -> dict[str, Any]:
-    """A volume with what it takes on the disk; walks its files."""
+    """A local volume with what it takes on the disk; walks its files."""
     engine = services.engine
-    usage = {
-        "Size": disk_usage(engine.volumes.folder(volume.name)).bytes,
-        "RefCount": len(engine.users_of_volume(volume.name)),
-    }
-    return {**_shown(services, volume), "UsageData": usage}
+    folder = engine.volumes.folder(volume.name)
+    usage = {"Size": disk_usage(folder).bytes, "RefCount": len(engine.users_of_volume(volume.name))}
+    return {**_described(volume, {"Mountpoint": folder, "Scope": "local"}), "UsageData": usage}
 
 
 async def list_(services: Services, request: Request) -> Answer:
@@ -52,15 +54,16 @@ async def list_(services: Services, request: Request) -> Answer:
     matching.check_names(filters, ("dangling", "driver", "label", "name"))
     dangling = matching.boolean(filters, "dangling")
     engine = services.engine
+    volumes, warnings = await engine.volumes.listed()
     found = [
-        _shown(services, volume)
-        for volume in engine.volumes.all()
+        await _shown(services, volume)
+        for volume in volumes
         if (dangling is None or dangling == (not engine.users_of_volume(volume.name)))
-        and (not filters.get("name") or any(text in volume.name for text in filters["name"]))
-        and (not filters.get("driver") or "local" in filters["driver"])
+        and (not filters.get("name") or matching.match_pattern(filters["name"], [volume.name]))
+        and (not filters.get("driver") or volume.driver in filters["driver"])
         and matching.match_labels(filters.get("label", ()), volume.labels)
     ]
-    return http.json({"Volumes": found, "Warnings": None})
+    return http.json({"Volumes": found, "Warnings": warnings or None})
 
 
 async def create(services: Services, request: Request) -> Answer:
@@ -70,25 +73,27 @@ async def create(services: Services, request: Request) -> Answer:
         body.name, body.driver, dict(body.driver_opts or {}), dict(body.labels or {})
     )
     if new:
-        services.engine.events.publish("volume", "create", volume.name, {"driver": "local"})
-    return http.json(_shown(services, volume), 201)
+        services.engine.events.publish("volume", "create", volume.name, mountuse.attributes(volume))
+    return http.json(await _shown(services, volume), 201)
 
 
 async def inspect(services: Services, request: Request) -> Answer:
     """GET /volumes/{name}"""
-    return http.json(_shown(services, services.engine.volumes.get(request.params["name"])))
+    return http.json(await _shown(services, await services.engine.volumes.look_up(request.params["name"])))
 
 
 async def remove(services: Services, request: Request) -> Answer:
     """DELETE /volumes/{name}"""
     engine, name = services.engine, request.params["name"]
+    force = request.query.flag("force")
     try:
-        await engine.volumes.remove(name, engine.users_of_volume(name))
+        volume = await engine.volumes.look_up(name)
+        await engine.volumes.remove(name, engine.users_of_volume(name), force=force)
     except NotFound:
-        if not request.query.flag("force"):
+        if not force:
             raise
     else:
-        engine.events.publish("volume", "destroy", name, {"driver": "local"})
+        engine.events.publish("volume", "destroy", name, mountuse.attributes(volume))
     return http.empty()
 
 
@@ -101,6 +106,7 @@ async def prune(services: Services, request: Request) -> Answer:
     deleted, freed = [], 0
     for volume in engine.volumes.all():
         kept = engine.users_of_volume(volume.name) or not (everything or volume.anonymous)
+        kept = kept or volume.driver != LOCAL  # what a plugin holds is not for a prune, as in Docker
         if kept or not matching.match_labels(filters.get("label", ()), volume.labels):
             continue
         if filters.get("label!") and matching.match_labels(filters["label!"], volume.labels):
@@ -112,6 +118,6 @@ async def prune(services: Services, request: Request) -> Answer:
             continue
         deleted.append(volume.name)
         freed += size
-        engine.events.publish("volume", "destroy", volume.name, {"driver": "local"})
+        engine.events.publish("volume", "destroy", volume.name, mountuse.attributes(volume))
     engine.events.publish("volume", "prune", "", {"reclaimed": str(freed)})
     return http.json({"VolumesDeleted": deleted, "SpaceReclaimed": freed})

@@ -15,6 +15,7 @@ from corral.engine.context import Engine
 from corral.errors import CorralError
 from corral.image.crew import Crew, Job
 from corral.oci.digest import ChainID, chain_ids
+from corral.volume.volumes import LOCAL
 
 
 @dataclass(slots=True)
@@ -181,7 +182,7 @@ def _snapshots(engine: Engine, checked: dict[str, int]) -> Iterator[Problem]:
         missing = [path for path in (mount.upper, mount.work) if not os.path.isdir(path)]
         if missing:
             yield Problem("snapshot", key, f"{missing[0]} is missing")
-        if len(key) == 64 and key not in known:
+        if len(key) >= 64 and key.partition(":")[0] not in known:
             yield Problem("snapshot", key, "no container has it", "remove it", act=_remover(engine, key))
 
 
@@ -203,5 +204,5 @@ def _volumes(engine: Engine, checked: dict[str, int]) -> Iterator[Problem]:
     found = engine.volumes.all()
     checked["volumes"] = len(found)
     for volume in found:
-        if not os.path.isdir(engine.volumes.folder(volume.name)):
+        if volume.driver == LOCAL and not os.path.isdir(engine.volumes.folder(volume.name)):
             yield Problem("volume", volume.name, "its directory is missing: remove it")

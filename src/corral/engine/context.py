@@ -83,7 +83,12 @@ class Engine:
 
     def users_of_image(self, digest: str) -> list[User]:
         """The containers that were made of an image."""
-        return [User(live.id, live.has_process) for live in self.index if live.record.image_id == digest]
+        return [
+            User(live.id, live.has_process)
+            for live in self.index
+            if live.record.image_id == digest
+            or any(point.type == "image" and point.source == digest for point in live.record.mounts)
+        ]
 
     def users_of_item(self, kind: str, name: str) -> list[str]:
         """Names of the containers that have a secret or config."""
@@ -97,7 +102,11 @@ class Engine:
 
     def users_of_volume(self, name: str) -> list[str]:
         """Ids of the containers that have a volume."""
-        return [live.id for live in self.index if any(point.name == name for point in live.record.mounts)]
+        return [live.id for live in self.index if _has_volume(live, name)]
+
+
+def _has_volume(live: Live, name: str) -> bool:
+    return any(point.name == name and point.type == "volume" for point in live.record.mounts)
 
 
 def container_attributes(record: Container) -> dict[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import stat
 
-from corral.engine import copy, filesystem
+from corral.engine import copy, filesystem, mountuse
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.engine.record import MountPoint
@@ -15,16 +15,16 @@ from corral.store import pack, tar, tree
 
 async def fill_volumes(engine: Engine, live: Live) -> None:
     """Fill the empty volumes of a container that has never run, except those with `nocopy`."""
-    points = [point for point in live.record.mounts if _wants_files(point)]
+    points = [point for point in live.record.mounts if point.type == "volume" and "nocopy" not in point.options]
     if not points:
         return
-    async with filesystem.without_mounts(engine, live) as root_fd:
-        for point in points:
-            await asyncio.to_thread(_fill, root_fd, point)
-
-
-def _wants_files(point: MountPoint) -> bool:
-    return point.type == "volume" and "nocopy" not in point.options and not os.listdir(point.source)
+    async with mountuse.held(engine, points, f"{live.id}-copy"):
+        points = [point for point in points if not os.listdir(point.source)]
+        if not points:
+            return
+        async with filesystem.without_mounts(engine, live) as root_fd:
+            for point in points:
+                await asyncio.to_thread(_fill, root_fd, point)
 
 
 def _fill(root_fd: int, point: MountPoint) -> None:

@@ -18,6 +18,7 @@ from corral.engine import (
     extensions,
     logdrivers,
     mounts,
+    mountuse,
     names,
     profiles,
     removal,
@@ -27,9 +28,9 @@ from corral.engine import (
 from corral.engine.context import Engine
 from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import Container, MountPoint, insert
-from corral.errors import InvalidParameter, NotFound
+from corral.errors import CorralError, InvalidParameter, NotFound
 from corral.oci.digest import ChainID
-from corral.volume.volumes import ANONYMOUS
+from corral.volume.volumes import ANONYMOUS, LOCAL
 from corral.wire.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig, LogConfig
 
 
@@ -97,8 +98,12 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
             mounts=points,
             architecture=image.architecture,
         )
-        devices.wanted_ports(record)
-        await make_durable(engine, record)
+        try:
+            devices.wanted_ports(record)
+            await make_durable(engine, record)
+        except BaseException:
+            await _remove_volumes(engine, new_volumes)
+            raise
     except BaseException:
         engine.index.release(name)
         raise
@@ -110,7 +115,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         await removal.remove_now(engine, live, volumes=True)
         raise
     for volume in new_volumes:
-        engine.events.publish("volume", "create", volume, {"driver": "local"})
+        engine.events.publish("volume", "create", volume, mountuse.attributes(engine.volumes.get(volume)))
     engine.images.catalog.used(image.id)
     engine.publish(live, "create")
     return Created(container_id, warnings)
@@ -152,7 +157,7 @@ def _networks(request: CreateRequest, host: HostConfig) -> dict[str, EndpointSet
 
 
 async def _mount_points(engine: Engine, request: CreateRequest, host: HostConfig) -> tuple[list[MountPoint], list[str]]:
-    """Resolve mounts; the volumes they name are made first (they outlive a failed create only when named)."""
+    """Resolve mounts, and make the volumes that they name; returns the names of the new ones."""
     pending: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
 
     def volume_of(name: str, driver: str, options: dict[str, str], labels: dict[str, str]) -> tuple[str, str]:
@@ -162,39 +167,41 @@ async def _mount_points(engine: Engine, request: CreateRequest, host: HostConfig
         pending.append((chosen, driver, options, labels))
         return chosen, engine.volumes.folder(chosen)
 
-    points = mounts.points(request, host, volume_of)
-    for text in host.volumes_from or []:
-        points = _with_volumes_of(engine, text, points)
-    made = []
-    for name, driver, options, labels in pending:
-        volume, new = await engine.volumes.create(name, driver, options, labels)
-        if new:
-            made.append(volume.name)
+    def image_of(reference: str) -> str:
+        return engine.images.get(reference).id
+
+    points = mounts.points(request, host, volume_of, _inherited(engine, host), image_of)
+    made: list[str] = []
+    try:
+        for name, driver, options, labels in pending:
+            volume, new = await engine.volumes.create(name, driver, options, labels)
+            if new:
+                made.append(volume.name)
+            for point in points:
+                if point.name == name and point.type == "volume":
+                    point.driver = volume.driver
+                    if volume.driver != LOCAL:
+                        point.source = ""  # its plugin says, when it is mounted
+    except BaseException:
+        await _remove_volumes(engine, made)
+        raise
     return points, made
 
 
-def _with_volumes_of(engine: Engine, text: str, points: list[MountPoint]) -> list[MountPoint]:
-    ref, _, mode = text.partition(":")
-    if mode not in ("", "ro", "rw", "z", "Z"):
-        raise mounts.InvalidMount(f"invalid mode for --volumes-from: {mode}")
-    taken = {point.destination for point in points}
-    inherited = []
-    for point in engine.index.get(ref).record.mounts:
-        if point.destination not in taken and point.type != "tmpfs":
-            inherited.append(
-                MountPoint(
-                    point.type,
-                    point.source,
-                    point.destination,
-                    point.mode,
-                    point.rw and mode != "ro",
-                    point.propagation,
-                    point.name,
-                    point.driver,
-                    point.options,
-                )
-            )
-    return [*points, *inherited]
+def _inherited(engine: Engine, host: HostConfig) -> list[MountPoint]:
+    """What --volumes-from brings; of two containers with a mount in the same place, the later wins."""
+    found: dict[str, MountPoint] = {}
+    for text in host.volumes_from or []:
+        others = engine.index.get(text.partition(":")[0]).record.mounts
+        found |= {point.destination: point for point in mounts.inherited(text, others)}
+    return list(found.values())
+
+
+async def _remove_volumes(engine: Engine, names_: list[str]) -> None:
+    """Take back what a create that failed has made."""
+    for name in names_:
+        with contextlib.suppress(CorralError):
+            await engine.volumes.remove(name, engine.users_of_volume(name), force=True)
 
 
 async def make_durable(engine: Engine, record: Container) -> None:
@@ -208,8 +215,15 @@ async def make_durable(engine: Engine, record: Container) -> None:
                 pass
         _, staged = engine.snapshots.stage(record.id, ChainID(record.layers) if record.layers else None)
         undo.callback(engine.snapshots.removed, record.id)
+        statements = [staged]
+        for point in record.mounts:
+            if point.type == "image":
+                key = mountuse.image_key(record.id, point.destination)
+                chain = engine.images.get(point.source).chain_id
+                statements.append(engine.snapshots.stage(key, chain)[1])
+                undo.callback(engine.snapshots.removed, key)
         try:
-            await engine.commit(staged, insert(record))
+            await engine.commit(*statements, insert(record))
         except sqlite3.IntegrityError as error:
             raise defaults.NameTaken(record.name, engine.index.owner_of(record.name) or "") from error
         undo.pop_all()

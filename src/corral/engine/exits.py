@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from corral.engine import health, restart, start
+from corral.engine import health, mountuse, restart, start
 from corral.engine.context import Engine
 from corral.engine.execs import Execs
 from corral.engine.live import Live
@@ -136,6 +136,7 @@ class Exits:
         live.task = None
         task.close()
         shutil.rmtree(engine.paths.bundle(record.id), ignore_errors=True)
+        await mountuse.release(engine, record)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(engine.paths.file(record.id, "exit.json"))
 

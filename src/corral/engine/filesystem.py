@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+from corral.engine import mountuse, spec
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.engine.record import MountPoint
@@ -64,7 +65,8 @@ async def root(engine: Engine, live: Live) -> AsyncIterator[int]:
         finally:
             os.close(fd)
         return
-    async with live.lock, _held(engine, live, live.record.mounts) as fd:
+    points = live.record.mounts
+    async with live.lock, mountuse.held(engine, points, f"{live.id}-held"), _held(engine, live, points) as fd:
         yield fd
 
 
@@ -91,15 +93,17 @@ async def _held(engine: Engine, live: Live, points: Iterable[MountPoint]) -> Asy
     os.makedirs(parent, mode=0o700, exist_ok=True)
     directory = tempfile.mkdtemp(dir=parent)
     os.mkdir(os.path.join(directory, "rootfs"))
+    points = list(points)
+    layers = mountuse.layers(engine, live.record) if points else {}
     task = engine.launcher.launch(directory)
     try:
         answer = await task.request(
             "hold",
             rootfs=rootfs(engine, live),
-            binds=[
-                [point.source, point.destination, not point.rw]
+            mounts=[
+                spec.from_point(point, layers.get(point.destination, ()))
                 for point in sorted(points, key=lambda point: point.destination.count("/"))
-                if point.type in ("bind", "volume") and os.path.exists(point.source)
+                if point.type == "image" or (point.type in ("bind", "volume") and os.path.exists(point.source))
             ],
         )
         fd = os.open(f"/proc/{answer['pid']}/root{directory}/rootfs", os.O_PATH | os.O_DIRECTORY)

@@ -50,6 +50,9 @@ class MountPoint(msgspec.Struct):
     driver: str = ""
     options: tuple[str, ...] = ()
     from_spec: bool = False  # from HostConfig.Mounts, whose missing source is an error
+    subpath: str = ""  # below the volume or image
+    uids: tuple[tuple[int, int, int], ...] = ()  # (id on disk, id in the container, count) of an id-mapped bind
+    gids: tuple[tuple[int, int, int], ...] = ()
 
 
 class Container(msgspec.Struct):

@@ -10,7 +10,7 @@ import shutil
 import time
 from typing import Any
 
-from corral.engine import extensions, restart
+from corral.engine import extensions, mountuse, restart
 from corral.engine.containers import Containers
 from corral.engine.context import Engine
 from corral.engine.lifecycle import AlreadyStarted
@@ -86,6 +86,8 @@ async def _reconnect_unknown(engine: Engine, live: Live) -> None:
 async def settle(engine: Engine, containers: Containers, exits: dict[str, dict[str, Any]]) -> None:
     """Record exits that happened meanwhile, listen to the living, start what has a policy, remove what has --rm."""
     waiting: list[Live] = []
+    _adopt_volumes(engine)
+    await engine.volumes.settle()
     for live in engine.index:
         record, state = live.record, live.record.state
         if live.task is not None:
@@ -118,6 +120,14 @@ async def settle(engine: Engine, containers: Containers, exits: dict[str, dict[s
         starting.add_done_callback(engine.background.discard)
     await _end_strangers(engine)
     _clear_leftovers(engine)
+
+
+def _adopt_volumes(engine: Engine) -> None:
+    for live in engine.index:
+        if live.has_process:
+            for point in live.record.mounts:
+                if point.type == "volume":
+                    engine.volumes.adopt(point.name, live.id)
 
 
 async def _start_again(containers: Containers, live: Live) -> None:
@@ -169,6 +179,7 @@ async def _note_end(engine: Engine, live: Live) -> None:
     if os.path.exists(path):
         os.unlink(path)
     engine.publish(live, "die", exitCode=str(state.exit_code))
+    await mountuse.release(engine, live.record)
 
 
 def _clear_leftovers(engine: Engine) -> None:
@@ -182,5 +193,5 @@ def _clear_leftovers(engine: Engine) -> None:
                 shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
     shutil.rmtree(os.path.join(engine.paths.exec_root, "held"), ignore_errors=True)
     for key in engine.snapshots.keys():  # noqa: SIM118  a store, not a dict
-        if key not in known:
+        if key.partition(":")[0] not in known:
             engine.snapshots.remove(key)

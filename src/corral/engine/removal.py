@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 
-from corral.engine import lifecycle
+from corral.engine import lifecycle, mountuse
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.engine.record import delete
@@ -34,8 +34,10 @@ async def remove_now(engine: Engine, live: Live, *, volumes: bool) -> None:
         if live.restart_timer is not None:
             live.restart_timer.cancel()
             live.restart_timer = None
-        await engine.commit(delete(live.record), engine.snapshots.removal(live.id))
-        engine.snapshots.removed(live.id)
+        keys = [live.id, *_image_keys(live)]
+        await engine.commit(delete(live.record), *(engine.snapshots.removal(key) for key in keys))
+        for key in keys:
+            engine.snapshots.removed(key)
         engine.index.discard(live)
         shutil.rmtree(engine.paths.container(live.id), ignore_errors=True)
         for client in live.early_clients:
@@ -46,6 +48,11 @@ async def remove_now(engine: Engine, live: Live, *, volumes: bool) -> None:
     live.notify_removed()
 
 
+def _image_keys(live: Live) -> list[str]:
+    points = live.record.mounts
+    return [mountuse.image_key(live.id, point.destination) for point in points if point.type == "image"]
+
+
 async def _remove_anonymous_volumes(engine: Engine, live: Live) -> None:
     for point in live.record.mounts:
         if point.type != "volume":
@@ -53,5 +60,5 @@ async def _remove_anonymous_volumes(engine: Engine, live: Live) -> None:
         with contextlib.suppress(NotFound, Conflict):
             if engine.volumes.get(point.name).anonymous:
                 await engine.volumes.remove(point.name, engine.users_of_volume(point.name))
-                engine.events.publish("volume", "destroy", point.name, {"driver": "local"})
+                engine.events.publish("volume", "destroy", point.name, {"driver": point.driver})
         await asyncio.sleep(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from corral.engine import profiles, seccomp
@@ -49,6 +49,7 @@ class Surroundings:
     user_devices: Sequence[dict[str, Any]] = ()
     throttles: Mapping[str, Any] | None = None
     no_new_privileges: bool = False
+    layers: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of mounted images, by destination
 
 
 def build(record: Container, around: Surroundings) -> Spec:
@@ -216,7 +217,7 @@ def _mounts(record: Container, around: Surroundings) -> list[dict[str, Any]]:
     if around.init_path:
         mounts.append(_bind(around.init_path, "/sbin/docker-init", "bind ro"))
     points = sorted(record.mounts, key=lambda point: point.destination.count("/"))
-    return mounts + [_from_point(point) for point in points]
+    return mounts + [from_point(point, around.layers.get(point.destination, ())) for point in points]
 
 
 def _cgroup_mount(record: Container) -> dict[str, Any]:
@@ -232,7 +233,11 @@ def _bind(source: str, destination: str, options: str) -> dict[str, Any]:
     return _mount(destination, "bind", source, options)
 
 
-def _from_point(point: MountPoint) -> dict[str, Any]:
+def from_point(point: MountPoint, layers: Sequence[str] = ()) -> dict[str, Any]:
+    """A mount point as the spec's mount.  `subpath` and `layers` are read by our runtime alone: see shim/foreign.py."""
+    if point.type == "image":
+        mount = _mount(point.destination, "overlay", "overlay", "ro")
+        return mount | {"layers": list(layers), "subpath": point.subpath}
     if point.type == "tmpfs":
         return {"destination": point.destination, "type": "tmpfs", "source": "tmpfs", "options": list(point.options)}
     if point.type == "overlay":
@@ -246,7 +251,23 @@ def _from_point(point: MountPoint) -> dict[str, Any]:
     options.append(point.propagation or "rprivate")
     if not point.rw:
         options.append("ro" if "ro-shallow" in point.options else "rro")
-    return {"destination": point.destination, "type": "bind", "source": point.source, "options": options}
+    found: dict[str, Any] = {
+        "destination": point.destination,
+        "type": "bind",
+        "source": point.source,
+        "options": options,
+    }
+    if point.subpath:
+        found["subpath"] = point.subpath
+    if point.uids:
+        found["uidMappings"] = [_id_range(one) for one in point.uids]
+        found["gidMappings"] = [_id_range(one) for one in point.gids]
+    return found
+
+
+def _id_range(one: tuple[int, int, int]) -> dict[str, int]:
+    on_disk, shown, size = one
+    return {"containerID": on_disk, "hostID": shown, "size": size}
 
 
 def _linux(record: Container, around: Surroundings, caps: list[str], options: SecurityOptions) -> dict[str, Any]:

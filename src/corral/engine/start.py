@@ -12,7 +12,18 @@ from typing import Any
 
 import msgspec
 
-from corral.engine import devices, failures, filesystem, forwarding, links, logdrivers, mounts, spec, vaultfiles
+from corral.engine import (
+    devices,
+    failures,
+    filesystem,
+    forwarding,
+    links,
+    logdrivers,
+    mounts,
+    mountuse,
+    spec,
+    vaultfiles,
+)
 from corral.engine.context import Engine
 from corral.engine.defaults import size_bytes
 from corral.engine.live import Live, NoSuchContainer
@@ -44,6 +55,8 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
             _take_shared_name(engine, record)
             bundle = make_bundle(engine, record, undo)
             mounts.prepare_sources(record.mounts)
+            await mountuse.acquire(engine, record)
+            undo.push_async_callback(mountuse.release, engine, record)
             write_spec(engine, record, bundle)
             files = await asyncio.to_thread(vaultfiles.placed, engine.vault, record.host) if _has_files(record) else []
             task = engine.launcher.launch(bundle)
@@ -113,6 +126,7 @@ def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
         user_devices=[] if host.privileged else devices.chosen(host),
         throttles=devices.throttles(host),
         no_new_privileges=engine.config.no_new_privileges,
+        layers=mountuse.layers(engine, record),
     )
 
 

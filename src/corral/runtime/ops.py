@@ -43,7 +43,7 @@ def open_sources(operations: list[Any], user_ns: bool) -> dict[int, int]:
     trees: dict[int, int] = {}
     for op in operations:
         if isinstance(op, plan.Bind):
-            trees[id(op)] = _bind_source(op)
+            trees[id(op)] = bind_source(op)
         elif user_ns and isinstance(op, plan.Node) and op.kind != "p":
             try:
                 trees[id(op)] = mount.open_tree(op.path, recursive=False)
@@ -52,8 +52,11 @@ def open_sources(operations: list[Any], user_ns: bool) -> dict[int, int]:
     return trees
 
 
-def _bind_source(op: plan.Bind) -> int:
+def bind_source(op: plan.Bind) -> int:
+    """A detached copy of what a bind is of."""
     try:
+        if op.subpath:
+            return _open_below(op.source, op.subpath, recursive=op.options.recursive)
         try:
             return mount.open_tree(op.source, recursive=op.options.recursive)
         except OSError as error:
@@ -64,6 +67,64 @@ def _bind_source(op: plan.Bind) -> int:
             return _open_tree_there(process, inside, recursive=op.options.recursive)
     except OSError as error:
         raise Failure.from_os_error("mount", error, op.source) from error
+
+
+def _open_below(folder: str, subpath: str, recursive: bool) -> int:
+    """A detached copy of `subpath`, looked up by the kernel below `folder`: whoever fills it cannot lead us out."""
+    folder_fd = os.open(folder, _DIRECTORY_FLAGS)
+    try:
+        return _clone_below(folder_fd, subpath, recursive)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.path.join(folder, subpath)) from error
+    finally:
+        os.close(folder_fd)
+
+
+def _clone_below(folder_fd: int, subpath: str, recursive: bool) -> int:
+    fd = files.openat2(folder_fd, subpath, _PATH_FLAGS, 0, files.RESOLVE_IN_ROOT | files.RESOLVE_NO_MAGICLINKS)
+    try:
+        return mount.open_tree("", recursive=recursive, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def layers_tree(op: plan.Layers, place_fd: int) -> int:
+    """A detached read-only mount of layers; for a part of them, the whole is mounted on `place_fd` for a moment."""
+    if len(op.layers) == 1:
+        tree_fd = _open_below(op.layers[0], op.subpath or ".", recursive=False)
+    else:
+        options: list[tuple[str, str | None]] = [("source", "overlay")]
+        options += [("lowerdir+", layer) for layer in op.layers]
+        try:
+            tree_fd = mount.new_filesystem("overlay", options)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            tree_fd = mount.new_filesystem("overlay", [("source", "overlay"), ("lowerdir", ":".join(op.layers))])
+        if op.subpath:
+            tree_fd = _part_of(tree_fd, op.subpath, place_fd)
+    mount.mount_setattr(tree_fd, attr_set=mount.MOUNT_ATTR_RDONLY, propagation=mount.MS_PRIVATE)
+    return tree_fd
+
+
+def _part_of(tree_fd: int, subpath: str, place_fd: int) -> int:
+    """A copy of what is at `subpath` of a detached mount: before 6.15 the kernel copies only of attached ones."""
+    try:
+        mount.move_mount(tree_fd, place_fd)
+        try:
+            return _clone_below(tree_fd, subpath, recursive=False)
+        finally:
+            mount.umount(f"/proc/self/fd/{tree_fd}")
+    finally:
+        os.close(tree_fd)
+
+
+def _layers(op: plan.Layers, root: Root) -> None:
+    tree_fd = layers_tree(op, root.fd)
+    try:
+        attach(tree_fd, op.target, root)
+    finally:
+        os.close(tree_fd)
 
 
 def _of_another_process(source: str) -> tuple[str, str]:
@@ -156,7 +217,8 @@ def make_file(root_fd: int, path: str) -> int:
     return open_in_root(root_fd, path)
 
 
-def _attach(tree_fd: int, target: str, root: Root) -> None:
+def attach(tree_fd: int, target: str, root: Root) -> None:
+    """Put a detached mount at `target`, which is made if nothing is there."""
     is_directory = stat.S_ISDIR(os.fstat(tree_fd).st_mode)
     target_fd = make_directories(root.fd, target) if is_directory else make_file(root.fd, target)
     try:
@@ -170,7 +232,7 @@ def _bind(op: plan.Bind, root: Root) -> None:
     try:
         _apply_propagation(tree_fd, op.options)
         _apply_attributes(tree_fd, op.options)
-        _attach(tree_fd, op.target, root)
+        attach(tree_fd, op.target, root)
     finally:
         os.close(tree_fd)
 
@@ -307,7 +369,7 @@ def _node(op: plan.Node, root: Root) -> None:
     if id(op) in root.trees:
         tree_fd = root.trees.pop(id(op))
         try:
-            _attach(tree_fd, op.path, root)
+            attach(tree_fd, op.path, root)
         finally:
             os.close(tree_fd)
         return
@@ -418,6 +480,7 @@ def _propagation(op: plan.Propagation, root: Root) -> None:
 
 _HANDLERS: dict[type, tuple[Any, str]] = {
     plan.Bind: (_bind, "mount"),
+    plan.Layers: (_layers, "mount"),
     plan.Filesystem: (_filesystem, "mount"),
     plan.Remount: (_remount, "mount"),
     plan.Node: (_node, "device"),

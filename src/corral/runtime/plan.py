@@ -68,17 +68,34 @@ class Filesystem:
 
 
 class Bind:
-    """Attach a copy of the mount at a host path."""
+    """Attach a copy of the mount at a host path, or of what is at `subpath` below it, never out of it."""
 
-    __slots__ = ("options", "source", "target")
+    __slots__ = ("options", "source", "subpath", "target")
 
-    def __init__(self, source: str, target: str, options: MountOptions) -> None:
+    def __init__(self, source: str, target: str, options: MountOptions, subpath: str = "") -> None:
         self.source = source
         self.target = target
         self.options = options
+        self.subpath = subpath
 
     def describe(self) -> str:
-        return f"bind {self.source} on {self.target} ({self.options.describe()})"
+        below = f" below {self.subpath}" if self.subpath else ""
+        return f"bind {self.source}{below} on {self.target} ({self.options.describe()})"
+
+
+class Layers:
+    """Attach a stack of layers (top-most first), read-only, or what is at `subpath` in it."""
+
+    __slots__ = ("layers", "subpath", "target")
+
+    def __init__(self, layers: list[str], target: str, subpath: str = "") -> None:
+        self.layers = layers
+        self.target = target
+        self.subpath = subpath
+
+    def describe(self) -> str:
+        below = f" below {self.subpath}" if self.subpath else ""
+        return f"layers {' '.join(self.layers)}{below} on {self.target}"
 
 
 class Remount:
@@ -235,9 +252,11 @@ def _mount_ops(mount: dict[str, Any], facts: Facts, late: list[Any]) -> list[Any
         options.recursive = options.recursive or fstype == "rbind"
         if options.remount:
             return [Remount(target, options)]
-        return [Bind(source, target, options)]
+        return [Bind(source, target, options, mount.get("subpath") or "")]
     if options.remount:
         return [Remount(target, options)]
+    if mount.get("layers"):
+        return [Layers(mount["layers"], target, mount.get("subpath") or "")]
     if fstype == "cgroup" or (fstype == "cgroup2" and facts.cgroup_version == 1):
         return _cgroup_ops(target, options, facts)
     if not fstype:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
-from corral.linux import files, mount, namespaces
-from corral.runtime import init, ops
+from corral.linux import mount, namespaces
+from corral.runtime import init, ops, plan
 from corral.runtime.failure import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from corral.runtime.container import Rootfs
 
 
@@ -44,24 +46,65 @@ def mount_root(rootfs: Rootfs, target: str) -> None:
             os.close(tree)
 
 
-def mount_below(root: str, source: str, target: str, *, readonly: bool) -> None:
-    """Bind `source` at `target` inside the mounted `root`; a target that does not exist is made, as at a start."""
+def tree_of(described: dict[str, Any], place_fd: int) -> int:
+    """A detached copy of what a bind or layers mount of a spec names; `place_fd` is a folder to mount on meanwhile."""
+    (op,) = plan.build({"mounts": [described]}, plan.Facts(1, [], False, False)).early[:1]
+    try:
+        return ops.layers_tree(op, place_fd) if isinstance(op, plan.Layers) else ops.bind_source(op)
+    except OSError as error:
+        raise Failure.from_os_error("mount", error, op.target) from error
+
+
+def mount_below(root: str, described: dict[str, Any]) -> None:
+    """Do a bind or layers mount of a spec inside the mounted `root`; a target that does not exist is made."""
+    target = described["destination"]
     root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        tree_fd = tree_of(described, root_fd)
         try:
-            target_fd = files.openat2(root_fd, target, os.O_PATH)
-        except FileNotFoundError:
-            make = ops.make_directories if os.path.isdir(source) else ops.make_file
-            target_fd = make(root_fd, target)
-        try:
-            tree = mount.open_tree(source, recursive=True)
-            if readonly:
-                mount.mount_setattr(tree, attr_set=mount.MOUNT_ATTR_RDONLY)
-            mount.move_mount(tree, target_fd, target)
-            os.close(tree)
+            if described.get("uidMappings"):
+                _map_ids(tree_fd, described)
+            if {"ro", "rro"} & set(described["options"]):
+                mount.mount_setattr(tree_fd, attr_set=mount.MOUNT_ATTR_RDONLY)
+            ops.attach(tree_fd, target, ops.Root(root_fd, {}))
         finally:
-            os.close(target_fd)
+            os.close(tree_fd)
     except OSError as error:
         raise Failure.from_os_error("mount", error, target) from error
     finally:
         os.close(root_fd)
+
+
+def _map_ids(tree_fd: int, described: dict[str, Any]) -> None:
+    from corral.runtime import forks
+
+    user_ns = forks.user_namespace((described["uidMappings"], described["gidMappings"]))
+    try:
+        mount.mount_setattr(tree_fd, attr_set=mount.MOUNT_ATTR_IDMAP, userns_fd=user_ns)
+    finally:
+        os.close(user_ns)
+
+
+def replace_own_mounts(spec: dict[str, Any], folder: str) -> None:
+    """Put plain binds in the place of the mounts that not every runtime knows; their sources are mounted in `folder`.
+
+    For a caller that has left the host's mounts: nobody else sees what is mounted here.
+    """
+    for number, described in enumerate(spec.get("mounts") or []):
+        if not (described.get("layers") or described.get("subpath") or described.get("uidMappings")):
+            continue
+        os.makedirs(folder, 0o700, exist_ok=True)
+        folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        tree_fd = -1
+        try:
+            tree_fd = tree_of(described, folder_fd)
+            if described.get("uidMappings"):
+                _map_ids(tree_fd, described)
+            ops.attach(tree_fd, f"/{number}", ops.Root(folder_fd, {}))
+        finally:
+            os.close(folder_fd)
+            if tree_fd >= 0:
+                os.close(tree_fd)
+        kept = ["rbind", "rprivate", "ro"] if described.get("layers") else described["options"]
+        replaced = {"destination": described["destination"], "type": "bind", "options": kept}
+        spec["mounts"][number] = {**replaced, "source": os.path.join(folder, str(number))}

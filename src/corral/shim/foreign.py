@@ -169,6 +169,7 @@ def create(
     rootmount.leave_host()
     root = spec["root"]["path"]
     rootmount.mount_root(rootfs, root)
+    rootmount.replace_own_mounts(spec, os.path.abspath("mounts"))
     process = spec["process"]
     process["user"] = _user(_resolve(root, user, groups))
     with open("config.json", "w") as file:

@@ -222,8 +222,8 @@ class Shim:
         rootmount.mount_root(
             library.Rootfs(fields["lower"], fields["upper"], fields["work"], fields["options"]), "rootfs"
         )
-        for source, target, readonly in message["binds"]:
-            rootmount.mount_below("rootfs", source, target, readonly=readonly)
+        for described in message["mounts"]:
+            rootmount.mount_below("rootfs", described)
         return {"pid": os.getpid()}
 
     def clean_up(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:

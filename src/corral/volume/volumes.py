@@ -1,23 +1,36 @@
-"""The local volume driver: a folder per volume below the data root.
+"""Volumes: the local driver's, a folder per volume below the data root, and those of plugins.
 
 volumes/NAME/_data      what containers see; the place people look into
+
+A local volume with `type` and `device` is mounted at its `_data` while a container has it, as in Docker: containers
+that run at the same time share one tmpfs.  Who has it (`mount`, `unmount`) lives in memory; a new daemon is told by
+`adopt` and then unmounts what nobody has (`settle`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import re
 import secrets
 import shutil
 import time
+from collections import defaultdict
+from typing import Any
 
 import msgspec
 
-from corral.errors import Conflict, InvalidParameter, NotFound
+from corral.errors import Conflict, CorralError, InvalidParameter, NotFound
 from corral.store.db import Database
+from corral.volume import hostmounts, local
+from corral.volume.plugins import Plugin, PluginError, Plugins, UnknownVolumeDriver
+
+_log = logging.getLogger(__name__)
 
 ANONYMOUS = "com.docker.volume.anonymous"  # the label that says so
+LOCAL = "local"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
@@ -32,11 +45,11 @@ class InvalidVolume(InvalidParameter):
     """A volume request that cannot be fulfilled."""
 
 
-class UnknownVolumeDriver(NotFound):
-    """Only the local driver exists."""
+class OtherDriver(Conflict):
+    """The name belongs to a volume of another driver."""
 
-    def __init__(self, driver: str) -> None:
-        super().__init__(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+    def __init__(self, name: str, driver: str) -> None:
+        super().__init__(f"create {name}: driver '{driver}' already has volume '{name}': volume name must be unique")
 
 
 class VolumeInUse(Conflict):
@@ -53,78 +66,249 @@ class Volume(msgspec.Struct):
     created: str
     labels: dict[str, str]
     options: dict[str, str]
+    driver: str = LOCAL
 
     @property
     def anonymous(self) -> bool:
         """Whether nobody named it, so that it goes with its container or with a prune."""
         return ANONYMOUS in self.labels
 
+    @property
+    def mounted_on_use(self) -> bool:
+        """Whether its files are reached only while it is mounted."""
+        return self.driver != LOCAL or local.needs_mount(self.options)
+
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Volume)
 
 
+def now() -> str:
+    """The time of creation, as Docker writes a volume's."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 class Volumes:
     """Every volume of this daemon."""
 
-    def __init__(self, db: Database, root: str) -> None:
+    def __init__(self, db: Database, root: str, plugins: Plugins | None = None) -> None:
         self._db = db
         self._root = os.path.join(root, "volumes")
         os.makedirs(self._root, mode=0o701, exist_ok=True)
+        self.plugins = plugins or Plugins()
         self._volumes = {
             volume.name: volume for (row,) in db.read("SELECT record FROM volume") for volume in [_decoder.decode(row)]
         }
+        self._holders: dict[str, set[str]] = defaultdict(set)
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def all(self) -> list[Volume]:
-        """Every volume, oldest first."""
+        """Every volume that was made or used here, oldest first."""
         return sorted(self._volumes.values(), key=lambda volume: volume.created)
 
+    async def listed(self) -> tuple[list[Volume], list[str]]:
+        """Every volume, those that only a plugin knows too, and warnings about plugins that did not answer."""
+        found, warnings = self.all(), []
+        for plugin in await asyncio.to_thread(self.plugins.drivers):
+            try:
+                told = (await asyncio.to_thread(plugin.call, "List")).get("Volumes") or []
+            except PluginError as error:
+                warnings.append(f"cannot list the volumes of {plugin.name}: {error}")
+                continue
+            names = [str(one.get("Name") or "") for one in told if isinstance(one, dict)]
+            found += [Volume(name, "", {}, {}, plugin.name) for name in names if name and name not in self._volumes]
+        return found, warnings
+
     def get(self, name: str) -> Volume:
-        """The volume called `name`; raises NoSuchVolume."""
+        """The volume called `name`, if it was made or used here; raises NoSuchVolume."""
         if name not in self._volumes:
             raise NoSuchVolume(name)
         return self._volumes[name]
 
+    async def look_up(self, name: str) -> Volume:
+        """As `get`, but plugins are asked too."""
+        if name in self._volumes:
+            return self._volumes[name]
+        for plugin in await asyncio.to_thread(self.plugins.drivers):
+            try:
+                found = (await asyncio.to_thread(plugin.call, "Get", Name=name)).get("Volume") or {}
+            except CorralError:
+                continue
+            if found.get("Name") == name:
+                return Volume(name, "", {}, {}, plugin.name)
+        raise NoSuchVolume(name)
+
     def folder(self, name: str) -> str:
-        """Where the volume's files are."""
+        """Where a local volume's files are."""
         return os.path.join(self._root, name, "_data")
+
+    async def described(self, volume: Volume) -> dict[str, Any]:
+        """What the driver says of it: `Mountpoint`, `Scope`, perhaps `Status` and `CreatedAt`."""
+        if volume.driver == LOCAL:
+            return {"Mountpoint": self.folder(volume.name), "Scope": "local"}
+        try:
+            plugin = await self._plugin(volume.driver)
+            told = (await asyncio.to_thread(plugin.call, "Get", Name=volume.name)).get("Volume") or {}
+            scope = await asyncio.to_thread(plugin.scope)
+        except CorralError as error:
+            _log.warning("cannot ask the driver of volume %s: %s", volume.name, error)
+            return {"Mountpoint": "", "Scope": "local"}
+        found: dict[str, Any] = {"Mountpoint": str(told.get("Mountpoint") or ""), "Scope": scope}
+        if told.get("Status"):
+            found["Status"] = told["Status"]
+        if told.get("CreatedAt"):
+            found["CreatedAt"] = told["CreatedAt"]
+        return found
 
     async def create(
         self, name: str, driver: str, options: dict[str, str], labels: dict[str, str]
     ) -> tuple[Volume, bool]:
         """The volume called `name` ("" for a new name), and whether it is new."""
-        if driver not in ("", "local"):
-            raise UnknownVolumeDriver(driver)
         if not name:
             labels = {**labels, ANONYMOUS: ""}
         name = name or secrets.token_hex(32)
+        if driver in ("", LOCAL) and not (not driver and name in self._volumes):
+            self._check_local(name, options)
+        async with self._locks[name]:
+            return await self._create(name, driver, options, labels)
+
+    async def _create(
+        self, name: str, driver: str, options: dict[str, str], labels: dict[str, str]
+    ) -> tuple[Volume, bool]:
+        if name in self._volumes:
+            existing = self._volumes[name]
+            if driver and existing.driver != driver:
+                raise OtherDriver(name, existing.driver)
+            return existing, False
+        if not driver and ANONYMOUS not in labels:
+            with contextlib.suppress(NoSuchVolume):
+                known = await self.look_up(name)
+                await self._keep(known)
+                return known, False
+        volume = Volume(name, now(), labels, options, driver or LOCAL)
+        if volume.driver == LOCAL:
+            os.makedirs(self.folder(name), mode=0o755, exist_ok=True)
+        else:
+            plugin = await self._plugin(volume.driver)
+            try:
+                await asyncio.to_thread(plugin.call, "Create", Name=name, Opts=options or {})
+            except PluginError as error:
+                raise PluginError(f"create {name}: {error}") from error
+        await self._keep(volume)
+        return volume, True
+
+    def _check_local(self, name: str, options: dict[str, str]) -> None:
         if not _NAME.fullmatch(name):
             raise InvalidVolume(
                 f'create {name}: "{name}" includes invalid characters for a local volume name, only '
                 '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
             )
-        if options:
-            unknown = ", ".join(sorted(options))
-            raise InvalidVolume(f"create {name}: volume options are not supported yet: {unknown}")
-        if name in self._volumes:
-            return self._volumes[name], False
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        volume = Volume(name, created, labels, options)
-        os.makedirs(self.folder(name), mode=0o755, exist_ok=True)
-        self._volumes[name] = volume
-        statement = ("INSERT INTO volume (name, record) VALUES (?, ?)", (name, _encoder.encode(volume)))
+        try:
+            size = local.check_options(options)
+        except local.InvalidOption as error:
+            raise InvalidVolume(f"create {name}: {error}") from error
+        if size:
+            raise InvalidVolume(f"create {name}: quota size requested but no quota support")
+
+    async def _keep(self, volume: Volume) -> None:
+        self._volumes[volume.name] = volume
+        statement = ("INSERT INTO volume (name, record) VALUES (?, ?)", (volume.name, _encoder.encode(volume)))
         try:
             await asyncio.wrap_future(self._db.submit(statement))
         except BaseException:
-            del self._volumes[name]
+            del self._volumes[volume.name]
             raise
-        return volume, True
 
-    async def remove(self, name: str, users: list[str]) -> None:
-        """Delete a volume and its files; raises VolumeInUse while containers have it."""
-        self.get(name)
-        if users:
-            raise VolumeInUse(name, users)
-        await asyncio.wrap_future(self._db.submit(("DELETE FROM volume WHERE name = ?", (name,))))
-        del self._volumes[name]
-        await asyncio.to_thread(shutil.rmtree, os.path.join(self._root, name), True)
+    async def remove(self, name: str, users: list[str], *, force: bool = False) -> None:
+        """Delete a volume and its files; raises VolumeInUse while containers have it.
+
+        With `force` a plugin that fails or is gone does not keep it.
+        """
+        volume = await self.look_up(name)
+        async with self._locks[name]:
+            if users:
+                raise VolumeInUse(name, users)
+            if volume.driver != LOCAL:
+                try:
+                    plugin = await self._plugin(volume.driver)
+                    await asyncio.to_thread(plugin.call, "Remove", Name=name)
+                except CorralError as error:
+                    if not force:
+                        raise PluginError(f"remove {name}: {error}") from error
+            await asyncio.wrap_future(self._db.submit(("DELETE FROM volume WHERE name = ?", (name,))))
+            self._volumes.pop(name, None)
+            if volume.driver == LOCAL:
+                await asyncio.to_thread(self._delete_files, name)
+        self._locks.pop(name, None)
+
+    def _delete_files(self, name: str) -> None:
+        if hostmounts.is_mounted(self.folder(name)):
+            hostmounts.unmount(self.folder(name))  # what is mounted is not ours to delete
+        shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+
+    # --- use -------------------------------------------------------------------------------------------------
+
+    async def mount(self, name: str, holder: str) -> str:
+        """Make the files reachable for `holder` (a container's id, or any other token); where they are."""
+        volume = self.get(name)
+        if not volume.mounted_on_use:
+            return self.folder(name)
+        async with self._locks[name]:
+            if volume.driver != LOCAL:
+                path = await self._mount_by_plugin(volume, holder)
+            else:
+                path = self.folder(name)
+                if not self._holders[name]:
+                    await asyncio.to_thread(hostmounts.mount_local, volume.options, path)
+            self._holders[name].add(holder)
+            return path
+
+    async def _mount_by_plugin(self, volume: Volume, holder: str) -> str:
+        plugin = await self._plugin(volume.driver)
+        told = await asyncio.to_thread(plugin.call, "Mount", Name=volume.name, ID=holder)
+        path = str(told.get("Mountpoint") or "")
+        if not path.startswith("/"):
+            raise PluginError(f"VolumeDriver.Mount: volume {volume.name} was mounted nowhere")
+        return path
+
+    async def unmount(self, name: str, holder: str) -> None:
+        """`holder` needs the files no more; unknown holders are fine.  What fails is logged: nobody can act on it."""
+        volume = self._volumes.get(name)
+        if volume is None or not volume.mounted_on_use:
+            return
+        async with self._locks[name]:
+            if holder not in self._holders[name]:
+                return
+            self._holders[name].discard(holder)
+            try:
+                if volume.driver != LOCAL:
+                    plugin = await self._plugin(volume.driver)
+                    await asyncio.to_thread(plugin.call, "Unmount", Name=name, ID=holder)
+                elif not self._holders[name]:
+                    await asyncio.to_thread(hostmounts.unmount, self.folder(name))
+            except (CorralError, OSError) as error:
+                _log.error("cannot unmount volume %s: %s", name, error)
+
+    def adopt(self, name: str, holder: str) -> None:
+        """After a restart: `holder` has the volume already."""
+        if name in self._volumes and self._volumes[name].mounted_on_use:
+            self._holders[name].add(holder)
+
+    async def settle(self) -> None:
+        """After a restart, once everybody who has a volume was adopted: unmount what nobody has."""
+        for volume in self.all():
+            if volume.driver == LOCAL and local.needs_mount(volume.options):
+                mounted = await asyncio.to_thread(hostmounts.is_mounted, self.folder(volume.name))
+                if mounted and not self._holders[volume.name]:
+                    await asyncio.to_thread(hostmounts.unmount, self.folder(volume.name))
+                elif not mounted:  # the machine was restarted meanwhile
+                    self._holders[volume.name].clear()
+
+    async def _plugin(self, driver: str) -> Plugin:
+        return await asyncio.to_thread(self.plugins.get, driver)
+
+
+__all__ = [
+    "ANONYMOUS", "LOCAL", "InvalidVolume", "NoSuchVolume", "OtherDriver", "UnknownVolumeDriver", "Volume",
+    "VolumeInUse", "Volumes",
+]  # fmt: skip

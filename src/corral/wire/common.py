@@ -41,6 +41,10 @@ _SPECIAL = {
     "uid": "UID",
     "gid": "GID",
     "id_mapping": "IDMapping",
+    "uid_mappings": "UIDMappings",
+    "gid_mappings": "GIDMappings",
+    "container_id": "ContainerID",
+    "host_id": "HostID",
 }
 
 

@@ -92,6 +92,21 @@ class PortBinding(Wire):
     host_port: str = ""
 
 
+class IDMap(Wire):
+    """A range of ids: `host_id` on disk is `container_id` in the mount."""
+
+    container_id: int = 0
+    host_id: int = 0
+    size: int = 1
+
+
+class IDMapping(Wire):
+    """Beyond Docker: the owners that an id-mapped bind shows."""
+
+    uid_mappings: list[IDMap] | None = None
+    gid_mappings: list[IDMap] | None = None
+
+
 class BindOptions(Wire):
     """Options of a bind mount."""
 
@@ -100,6 +115,7 @@ class BindOptions(Wire):
     create_mountpoint: bool = False
     read_only_non_recursive: bool = False
     read_only_force_recursive: bool = False
+    id_mapping: IDMapping | None = None
 
 
 class DriverConfig(Wire):
@@ -115,6 +131,12 @@ class VolumeOptions(Wire):
     no_copy: bool = False
     labels: dict[str, str] | None = None
     driver_config: DriverConfig | None = None
+    subpath: str = ""
+
+
+class ImageOptions(Wire):
+    """Options of an image mount."""
+
     subpath: str = ""
 
 
@@ -136,6 +158,7 @@ class Mount(Wire):
     consistency: str = ""
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
+    image_options: ImageOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
 
 
