@@ -268,7 +268,8 @@ def test_two_thousand_ports_are_elements(daemon: Daemon) -> None:
     rules = daemon.space.sh("nft -t list ruleset")
     said(daemon, "port", "add", "many", "11000-12999:11000-12999")
     until(lambda: fetched(daemon, 12999))
-    assert len(daemon.processes()) == processes and daemon.space.sh("nft -t list ruleset") == rules
+    assert len(daemon.processes()) < processes + 5  # a server's child for a request, not one for each port
+    assert daemon.space.sh("nft -t list ruleset") == rules
     assert len(published(daemon, "many")) == 4000
     said(daemon, "port", "rm", "many", "11000-12999")
     assert published(daemon, "many") == set() and not fetched(daemon, 12999)
