@@ -19,6 +19,7 @@ from corral.engine import (
     signals,
     spec,
     start,
+    unsupported,
     vaultfiles,
 )
 from corral.engine.context import Engine
@@ -283,6 +284,7 @@ class Containers:
         """Change limits and restart policy, live where it runs; returns warnings."""
         live = self.get(ref)
         defaults.check_resources(wanted, cpus=self._engine.facts.cpus)
+        unsupported.check_realtime(wanted, self._engine.facts)
         if wanted.restart_policy is not None:
             defaults.check_restart_policy(wanted.restart_policy)
             if live.record.host.auto_remove and wanted.restart_policy.name not in ("", "no"):
@@ -396,7 +398,8 @@ def _changed(live: Live, wanted: UpdateRequest) -> dict[str, object]:
             setattr(host, name, value)
     if wanted.pids_limit is not None:
         before["pids_limit"] = host.pids_limit
-        host.pids_limit = wanted.pids_limit
+        # 0 lifts the limit as -1 does, and must be written to be lifted; None leaves it.
+        host.pids_limit = wanted.pids_limit if wanted.pids_limit > 0 else -1
     if wanted.restart_policy is not None and wanted.restart_policy.name:
         before["restart_policy"] = host.restart_policy
         host.restart_policy = wanted.restart_policy

@@ -58,6 +58,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     defaults.apply_image(request, image.config.run)
     defaults.check_config(request)
     warnings = unsupported.discard(host, engine.facts)
+    unsupported.check_realtime(host, engine.facts)
     defaults.fill_host(
         host,
         network="none" if engine.config.bridge == "none" else "bridge",

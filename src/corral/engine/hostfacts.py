@@ -23,3 +23,6 @@ class HostFacts:
     swap_accounting: bool
     confining: frozenset[str]  # security modules that the kernel enforces: apparmor, selinux
     devices: tuple[tuple[str, str, int, int, int, int, int], ...]  # path, type, major, minor, mode, uid, gid
+    block_weights: bool = True  # a weight for each group's share of the disks
+    block_device_weights: bool = True  # the same for one disk
+    realtime: bool = True  # real-time processor time for groups

@@ -36,7 +36,17 @@ def look() -> HostFacts:
         swap_accounting=version == 2 or os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"),
         confining=_confining(),
         devices=_devices(),
+        block_weights=_weighs(version, "weight"),
+        block_device_weights=_weighs(version, "weight_device"),
+        realtime=os.path.exists("/sys/fs/cgroup/cpu/cpu.rt_period_us"),
     )
+
+
+def _weighs(version: int, file: str) -> bool:
+    """Whether groups have weights for block devices: of an elevator (bfq) that not every kernel has."""
+    if version == 2:
+        return True
+    return os.path.exists(f"/sys/fs/cgroup/blkio/blkio.{file}")
 
 
 def _os_release() -> dict[str, str]:

@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from corral.engine.hostfacts import HostFacts
-from corral.errors import Unsupported
-from corral.wire.containers import EndpointSettings, HostConfig
+from corral.errors import InvalidParameter, Unsupported
+from corral.wire.containers import EndpointSettings, HostConfig, Resources
 
 
 class NotSupported(Unsupported):
     """A part of a request that this engine cannot fulfil."""
+
+
+class NoRealtime(InvalidParameter):
+    """Real-time limits on a kernel without them for groups."""
 
 
 def check(host: HostConfig, networks: Iterable[EndpointSettings], *, confining: frozenset[str]) -> None:
@@ -70,4 +74,14 @@ def discard(host: HostConfig, facts: HostFacts) -> list[str]:
         drop("PIDs limit capabilities", "PIDs limit discarded.", pids_limit=None)
     if host.cpuset_cpus and "cpuset" not in facts.controllers:
         drop("cpuset", "Cpuset discarded.", cpuset_cpus="", cpuset_mems="")
+    if host.blkio_weight and not facts.block_weights:
+        drop("Block I/O weight", "Weight discarded.", blkio_weight=0)
+    if host.blkio_weight_device and not facts.block_device_weights:
+        drop("Block I/O weight_device", "Weight-device discarded.", blkio_weight_device=None)
     return warnings
+
+
+def check_realtime(wanted: Resources, facts: HostFacts) -> None:
+    """Raise NoRealtime for real-time limits where groups cannot have them: there is no use in half of them."""
+    if (wanted.cpu_realtime_period or wanted.cpu_realtime_runtime) and not facts.realtime:
+        raise NoRealtime("Your kernel does not support CPU real-time scheduler")
