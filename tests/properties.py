@@ -1,0 +1,222 @@
+"""What stands behind every property of a create request and every query parameter: a test of its effect, or a reason.
+
+A row's value is a test (`file::function`, below tests/) that shows the effect in a container or in what the operation
+does, or begins with one of these words:
+
+    refused:   the request fails; the reason follows
+    ignored:   accepted and without effect, in Docker on Linux too; the reason follows
+    untested:  implemented, and no test shows the effect yet (an echo in inspect does not count)
+
+tests/unit/test_properties.py checks that the table is complete and that what it names exists.
+"""
+
+from __future__ import annotations
+
+_RUN, _CONTAINERS, _OWN = "compat/test_docker_run.py", "compat/test_docker_containers.py", "compat/test_properties.py"
+_HOST, _FLAGS = f"{_OWN}::test_effect_of_a_host_property", f"{_RUN}::test_flags"
+_THROTTLE, _WEIGHT = f"{_OWN}::test_effect_of_a_throttle", f"{_OWN}::test_weights_that_the_kernel_does_not_have"
+_NETWORK, _BEYOND = "compat/test_docker_network.py", "compat/test_beyond_docker.py"
+_WINDOWS = "ignored: for Windows"
+
+CONTAINER_CONFIG = {
+    "Hostname": _FLAGS,
+    "Domainname": f"{_OWN}::test_effect_of_a_portable_property",
+    "User": _FLAGS,
+    "AttachStdin": "ignored: a note of the client, which attaches by itself",
+    "AttachStdout": "ignored: a note of the client, which attaches by itself",
+    "AttachStderr": "ignored: a note of the client, which attaches by itself",
+    "ExposedPorts": f"{_NETWORK}::test_port_ranges_and_exposed_ports",
+    "Tty": "compat/test_docker_terminal.py::test_shell",
+    "OpenStdin": f"{_RUN}::test_stdin_is_piped_and_half_closed",
+    "StdinOnce": f"{_RUN}::test_stdin_is_piped_and_half_closed",
+    "Env": _FLAGS,
+    "Cmd": f"{_RUN}::test_output_and_exit_code",
+    "Healthcheck": f"{_BEYOND}::test_an_unhealthy_container_is_restarted",
+    "Healthcheck.Test": f"{_BEYOND}::test_an_unhealthy_container_is_restarted",
+    "Healthcheck.Interval": f"{_BEYOND}::test_an_unhealthy_container_is_restarted",
+    "Healthcheck.Timeout": "untested: ends a check that takes longer",
+    "Healthcheck.Retries": f"{_BEYOND}::test_an_unhealthy_container_is_restarted",
+    "Healthcheck.StartPeriod": "untested: failures do not count until it is over",
+    "Healthcheck.StartInterval": "untested: the interval during the start period",
+    "ArgsEscaped": _WINDOWS,
+    "Image": f"{_RUN}::test_output_and_exit_code",
+    "Volumes": f"{_RUN}::test_volume_starts_with_the_images_files",
+    "WorkingDir": _FLAGS,
+    "Entrypoint": _FLAGS,
+    "NetworkDisabled": f"{_OWN}::test_effect_of_a_portable_property",
+    "MacAddress": "untested: the address of the first endpoint",
+    "OnBuild": "ignored: belongs to images; Docker drops it from containers",
+    "Labels": f"{_CONTAINERS}::test_ps",
+    "StopSignal": f"{_CONTAINERS}::test_stop_uses_the_stop_signal_and_then_kills",
+    "StopTimeout": "untested: the time between stop signal and kill",
+    "Shell": "untested: the shell of a health check in shell form",
+}
+
+HOST_CONFIG = {
+    "CpuShares": _HOST,
+    "Memory": f"{_RUN}::test_memory_limit_bites",
+    "CgroupParent": _HOST,
+    "BlkioWeight": _WEIGHT,
+    "BlkioWeightDevice": _WEIGHT,
+    "BlkioDeviceReadBps": _THROTTLE,
+    "BlkioDeviceWriteBps": _THROTTLE,
+    "BlkioDeviceReadIOps": _THROTTLE,
+    "BlkioDeviceWriteIOps": _THROTTLE,
+    "CpuPeriod": _HOST,
+    "CpuQuota": _HOST,
+    "CpuRealtimePeriod": f"{_OWN}::test_real_time",
+    "CpuRealtimeRuntime": "untested: needs a runtime in every group above",
+    "CpusetCpus": _FLAGS,
+    "CpusetMems": _HOST,
+    "Devices": _FLAGS,
+    "DeviceCgroupRules": _HOST,
+    "DeviceRequests": "refused: no device driver and no CDI yet",
+    "MemoryReservation": _HOST,
+    "MemorySwap": f"{_RUN}::test_memory_limit_bites",
+    "MemorySwappiness": _HOST,
+    "NanoCpus": f"{_RUN}::test_cpu_limit_is_set",
+    "OomKillDisable": _HOST,
+    "Init": f"{_RUN}::test_init_reaps_and_passes_signals_on",
+    "PidsLimit": _HOST,
+    "Ulimits": _FLAGS,
+    "CpuCount": _WINDOWS,
+    "CpuPercent": _WINDOWS,
+    "IOMaximumIOps": _WINDOWS,
+    "IOMaximumBandwidth": _WINDOWS,
+    "Binds": f"{_RUN}::test_binds",
+    "ContainerIDFile": "ignored: the client writes it",
+    "LogConfig": f"{_CONTAINERS}::test_log_rotation",
+    "LogConfig.Type": f"{_RUN}::test_default_log_driver_none",
+    "LogConfig.Config": f"{_CONTAINERS}::test_log_rotation",
+    "NetworkMode": _FLAGS,
+    "PortBindings": f"{_NETWORK}::test_published_ports",
+    "RestartPolicy": f"{_CONTAINERS}::test_restart_policy_counts",
+    "RestartPolicy.Name": f"{_CONTAINERS}::test_restart_policy_counts",
+    "RestartPolicy.MaximumRetryCount": f"{_CONTAINERS}::test_restart_policy_counts",
+    "AutoRemove": f"{_CONTAINERS}::test_run_rm_leaves_nothing",
+    "VolumeDriver": "untested: names the driver of the volumes of -v",
+    "VolumesFrom": "untested: the mounts of another container",
+    "Mounts": f"{_RUN}::test_bind_of_a_missing_source",
+    "ConsoleSize": "compat/test_docker_terminal.py::test_size_and_resize",
+    "Annotations": "untested: handed to the OCI runtime",
+    "CapAdd": f"{_RUN}::test_capabilities",
+    "CapDrop": f"{_RUN}::test_capabilities",
+    "CgroupnsMode": f"{_RUN}::test_uts_and_cgroup_namespaces",
+    "Dns": _FLAGS,
+    "DnsOptions": _HOST,
+    "DnsSearch": _FLAGS,
+    "ExtraHosts": _HOST,
+    "GroupAdd": _FLAGS,
+    "IpcMode": f"{_RUN}::test_joining_namespaces_of_a_container",
+    "Cgroup": "refused: joining the cgroup of another container",
+    "Links": "untested: names of other containers of the default bridge",
+    "OomScoreAdj": _FLAGS,
+    "PidMode": f"{_RUN}::test_joining_namespaces_of_a_container",
+    "Privileged": f"{_RUN}::test_privileged",
+    "PublishAllPorts": f"{_NETWORK}::test_port_ranges_and_exposed_ports",
+    "ReadonlyRootfs": f"{_RUN}::test_read_only_root",
+    "SecurityOpt": _HOST,
+    "StorageOpt": "refused: snapshots have no size limit yet",
+    "Tmpfs": f"{_RUN}::test_tmpfs",
+    "UTSMode": f"{_RUN}::test_uts_and_cgroup_namespaces",
+    "UsernsMode": "refused: every value but host, for the daemon does not remap users yet",
+    "ShmSize": _FLAGS,
+    "Sysctls": _FLAGS,
+    "Runtime": "compat/test_runtimes.py",
+    "Isolation": "refused: every value but default",
+    "MaskedPaths": _HOST,
+    "ReadonlyPaths": _HOST,
+    # beyond Docker
+    "RestartOptions": f"{_BEYOND}::test_restart_options",
+    "Secrets": "untested: files in /run/secrets",
+    "Configs": "untested: files of their own",
+    "DependsOn": f"{_BEYOND}::test_a_start_waits_for_what_it_depends_on",
+}
+
+ENDPOINT_SETTINGS = {
+    "IPAMConfig": "untested: fixed addresses",
+    "IPAMConfig.IPv4Address": "untested: a fixed address",
+    "IPAMConfig.IPv6Address": "untested: a fixed address",
+    "IPAMConfig.LinkLocalIPs": "refused: link-local addresses of an endpoint",
+    "Links": "untested: names of other containers in this network",
+    "MacAddress": "untested: the address of the link",
+    "Aliases": f"{_NETWORK}::test_user_defined_network_with_names",
+    "DriverOpts": "untested: sysctls and the interface's name",
+    "GwPriority": "untested: which network has the default route",
+    "NetworkID": "ignored: told by inspect; the network is the name of the entry",
+    "EndpointID": "ignored: told by inspect",
+    "Gateway": "ignored: told by inspect",
+    "IPAddress": "ignored: told by inspect",
+    "IPPrefixLen": "ignored: told by inspect",
+    "IPv6Gateway": "ignored: told by inspect",
+    "GlobalIPv6Address": "ignored: told by inspect",
+    "GlobalIPv6PrefixLen": "ignored: told by inspect",
+    "DNSNames": "ignored: told by inspect",
+}
+
+QUERIES = {
+    "GET /containers/json": {
+        "all": f"{_CONTAINERS}::test_ps",
+        "limit": f"{_CONTAINERS}::test_ps",
+        "size": f"{_CONTAINERS}::test_ps",
+        "filters": f"{_CONTAINERS}::test_ps",
+    },
+    "POST /containers/create": {
+        "name": f"{_RUN}::test_cidfile_and_name",
+        "platform": "untested: an image of another platform",
+    },
+    "GET /containers/{id}/json": {"size": "untested: sizes of the container's own layer"},
+    "GET /containers/{id}/top": {"ps_args": f"{_CONTAINERS}::test_top_and_stats"},
+    "GET /containers/{id}/logs": {
+        "follow": f"{_CONTAINERS}::test_logs_follow_until_the_end",
+        **dict.fromkeys(("stdout", "stderr", "since", "until", "timestamps", "tail"), f"{_CONTAINERS}::test_logs"),
+    },
+    "GET /containers/{id}/stats": {
+        "stream": f"{_CONTAINERS}::test_top_and_stats",
+        "one-shot": "untested: one sample without the one before it",
+    },
+    "POST /containers/{id}/resize": dict.fromkeys("hw", "compat/test_docker_terminal.py::test_size_and_resize"),
+    "POST /containers/{id}/start": {"detachKeys": "ignored: the client attaches, with its own keys"},
+    "POST /containers/{id}/stop": {
+        "signal": "untested: in place of the container's stop signal",
+        "t": f"{_CONTAINERS}::test_stop_uses_the_stop_signal_and_then_kills",
+    },
+    "POST /containers/{id}/restart": dict.fromkeys(("signal", "t"), "untested: as of stop"),
+    "POST /containers/{id}/kill": {"signal": f"{_CONTAINERS}::test_life_of_a_container_and_its_events"},
+    "POST /containers/{id}/rename": {"name": f"{_CONTAINERS}::test_names"},
+    "POST /containers/{id}/attach": {
+        "detachKeys": "compat/test_docker_terminal.py::test_detach_keys_and_attach_again",
+        "logs": "untested: past output first",
+        **dict.fromkeys(("stream", "stdin", "stdout", "stderr"), f"{_CONTAINERS}::test_attach_to_what_runs"),
+    },
+    "GET /containers/{id}/attach/ws": {
+        "detachKeys": "untested: as of attach",
+        "logs": "compat/test_websocket.py::test_before_the_start_and_with_past_output",
+        **dict.fromkeys(("stream", "stdin", "stdout", "stderr"), "compat/test_websocket.py::test_input_and_output"),
+    },
+    "POST /containers/{id}/wait": {"condition": f"{_CONTAINERS}::test_wait_conditions"},
+    "DELETE /containers/{id}": {
+        "v": "compat/test_docker_prune.py::test_rm_v_takes_anonymous_volumes_along",
+        "force": f"{_CONTAINERS}::test_rm",
+        "link": "refused: there are no links that could be removed by themselves",
+    },
+    "HEAD /containers/{id}/archive": {"path": "compat/test_docker_cp.py::test_what_cannot_be_copied"},
+    "GET /containers/{id}/archive": {"path": "compat/test_docker_cp.py::test_file_in_and_out"},
+    "PUT /containers/{id}/archive": {
+        "path": "compat/test_docker_cp.py::test_file_in_and_out",
+        "noOverwriteDirNonDir": "compat/test_docker_cp.py::test_kinds_of_images_remain_after_cp",
+        "copyUIDGID": "compat/test_docker_cp.py::test_archive_mode_gives_files_to_the_user_of_the_container",
+    },
+    "POST /containers/prune": {"filters": "compat/test_docker_prune.py::test_container_prune"},
+    "GET /events": dict.fromkeys(
+        ("since", "until", "filters"), "compat/test_api.py::test_events_of_the_past_and_filters"
+    ),
+    "GET /system/df": dict.fromkeys(("type", "verbose"), "untested: which kinds, and how much of them"),
+    "POST /exec/{id}/resize": dict.fromkeys("hw", "compat/test_docker_terminal.py::test_exec_with_a_terminal"),
+    "GET /volumes": {"filters": "untested: which volumes are listed"},
+    "PUT /volumes/{name}": {"version": "refused: cluster volumes belong to a swarm"},
+    "DELETE /volumes/{name}": {"force": "untested: a volume that is not there is no error"},
+    "POST /volumes/prune": {
+        "filters": "compat/test_docker_prune.py::test_volume_prune_takes_anonymous_ones_and_with_all_the_others"
+    },
+}
