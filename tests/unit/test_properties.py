@@ -13,6 +13,7 @@ import yaml
 
 from corral.wire.containers import ContainerConfig, EndpointSettings, HostConfig
 from tests import properties
+from tests.support import compatibility
 
 _TESTS = Path(__file__).parents[1]
 _WORDS = ("refused: ", "ignored: ", "untested: ")
@@ -76,3 +77,8 @@ def _members(kinds: dict[str, Any], kind: dict[str, Any]) -> set[str]:
     for part in kind.get("allOf", ()):
         found |= _members(kinds, kinds[part["$ref"].rpartition("/")[2]] if "$ref" in part else part)
     return found
+
+
+def test_the_page_for_users_says_what_the_table_says() -> None:
+    page = compatibility.PAGE.read_text()
+    assert compatibility.updated(page) == page, "run: python -m tests.support.compatibility"
