@@ -48,7 +48,7 @@ CONTAINER_CONFIG = {
     "OnBuild": "ignored: belongs to images; Docker drops it from containers",
     "Labels": f"{_CONTAINERS}::test_ps",
     "StopSignal": f"{_CONTAINERS}::test_stop_uses_the_stop_signal_and_then_kills",
-    "StopTimeout": "untested: the time between stop signal and kill",
+    "StopTimeout": f"{_OWN}::test_signals_and_timeouts_of_stop_and_restart",
     "Shell": "untested: the shell of a health check in shell form",
 }
 
@@ -95,7 +95,7 @@ HOST_CONFIG = {
     "RestartPolicy.MaximumRetryCount": f"{_CONTAINERS}::test_restart_policy_counts",
     "AutoRemove": f"{_CONTAINERS}::test_run_rm_leaves_nothing",
     "VolumeDriver": "untested: names the driver of the volumes of -v",
-    "VolumesFrom": "untested: the mounts of another container",
+    "VolumesFrom": f"{_OWN}::test_mounts_of_another_container",
     "Mounts": f"{_RUN}::test_bind_of_a_missing_source",
     "ConsoleSize": "compat/test_docker_terminal.py::test_size_and_resize",
     "Annotations": "untested: handed to the OCI runtime",
@@ -109,7 +109,7 @@ HOST_CONFIG = {
     "GroupAdd": _FLAGS,
     "IpcMode": f"{_RUN}::test_joining_namespaces_of_a_container",
     "Cgroup": "refused: joining the cgroup of another container",
-    "Links": "untested: names of other containers of the default bridge",
+    "Links": f"{_OWN}::test_a_link_names_another_container",
     "OomScoreAdj": _FLAGS,
     "PidMode": f"{_RUN}::test_joining_namespaces_of_a_container",
     "Privileged": f"{_RUN}::test_privileged",
@@ -134,15 +134,15 @@ HOST_CONFIG = {
 }
 
 ENDPOINT_SETTINGS = {
-    "IPAMConfig": "untested: fixed addresses",
-    "IPAMConfig.IPv4Address": "untested: a fixed address",
+    "IPAMConfig": f"{_OWN}::test_addresses_of_an_endpoint",
+    "IPAMConfig.IPv4Address": f"{_OWN}::test_addresses_of_an_endpoint",
     "IPAMConfig.IPv6Address": "untested: a fixed address",
     "IPAMConfig.LinkLocalIPs": "refused: link-local addresses of an endpoint",
     "Links": "untested: names of other containers in this network",
-    "MacAddress": "untested: the address of the link",
+    "MacAddress": f"{_OWN}::test_addresses_of_an_endpoint",
     "Aliases": f"{_NETWORK}::test_user_defined_network_with_names",
     "DriverOpts": "untested: sysctls and the interface's name",
-    "GwPriority": "untested: which network has the default route",
+    "GwPriority": f"{_OWN}::test_a_network_of_priority_has_the_default_route",
     "NetworkID": "ignored: told by inspect; the network is the name of the entry",
     "EndpointID": "ignored: told by inspect",
     "Gateway": "ignored: told by inspect",
@@ -165,7 +165,7 @@ QUERIES = {
         "name": f"{_RUN}::test_cidfile_and_name",
         "platform": "untested: an image of another platform",
     },
-    "GET /containers/{id}/json": {"size": "untested: sizes of the container's own layer"},
+    "GET /containers/{id}/json": {"size": f"{_OWN}::test_one_sample_and_sizes"},
     "GET /containers/{id}/top": {"ps_args": f"{_CONTAINERS}::test_top_and_stats"},
     "GET /containers/{id}/logs": {
         "follow": f"{_CONTAINERS}::test_logs_follow_until_the_end",
@@ -173,20 +173,22 @@ QUERIES = {
     },
     "GET /containers/{id}/stats": {
         "stream": f"{_CONTAINERS}::test_top_and_stats",
-        "one-shot": "untested: one sample without the one before it",
+        "one-shot": f"{_OWN}::test_one_sample_and_sizes",
     },
     "POST /containers/{id}/resize": dict.fromkeys("hw", "compat/test_docker_terminal.py::test_size_and_resize"),
     "POST /containers/{id}/start": {"detachKeys": "ignored: the client attaches, with its own keys"},
     "POST /containers/{id}/stop": {
-        "signal": "untested: in place of the container's stop signal",
+        "signal": f"{_OWN}::test_signals_and_timeouts_of_stop_and_restart",
         "t": f"{_CONTAINERS}::test_stop_uses_the_stop_signal_and_then_kills",
     },
-    "POST /containers/{id}/restart": dict.fromkeys(("signal", "t"), "untested: as of stop"),
+    "POST /containers/{id}/restart": dict.fromkeys(
+        ("signal", "t"), f"{_OWN}::test_signals_and_timeouts_of_stop_and_restart"
+    ),
     "POST /containers/{id}/kill": {"signal": f"{_CONTAINERS}::test_life_of_a_container_and_its_events"},
     "POST /containers/{id}/rename": {"name": f"{_CONTAINERS}::test_names"},
     "POST /containers/{id}/attach": {
         "detachKeys": "compat/test_docker_terminal.py::test_detach_keys_and_attach_again",
-        "logs": "untested: past output first",
+        "logs": f"{_OWN}::test_attach_with_past_output",
         **dict.fromkeys(("stream", "stdin", "stdout", "stderr"), f"{_CONTAINERS}::test_attach_to_what_runs"),
     },
     "GET /containers/{id}/attach/ws": {

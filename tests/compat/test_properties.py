@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import IMAGE, Daemon
+from tests.support.wait import until
 
 pytestmark = pytest.mark.skipif(
     Path("/sys/fs/cgroup/cgroup.controllers").exists(), reason="reads files of cgroup version 1; test_cgroup_v2 has 2"
@@ -147,4 +148,109 @@ def test_update_changes_what_is_said_and_nothing_else(daemon: Daemon) -> None:
     assert daemon.post(f"/containers/{container}/update", {"PidsLimit": 0}).status == 200
     assert values()[1] == "max"
     assert daemon.post(f"/containers/{container}/update", {"MemoryReservation": 32 << 20}).status == 200
+    assert daemon.post(f"/containers/{container}/update", {"CpuQuota": 50_000}).status == 200
+    refused = daemon.post(f"/containers/{container}/update", {"NanoCpus": 500_000_000})
+    assert (refused.status, refused.message) == (
+        409,
+        "Conflicting options: Nano CPUs cannot be updated as CPU Quota has already been set",
+    )
     assert values() == ["256", "max", str(64 << 20), str(32 << 20)]
+
+
+def test_addresses_of_an_endpoint(daemon: Daemon) -> None:
+    made = daemon.post("/networks/create", {"Name": "fixed", "IPAM": {"Config": [{"Subnet": "10.87.3.0/24"}]}})
+    assert made.status == 201, made.body
+    asked = {"IPAMConfig": {"IPv4Address": "10.87.3.77"}, "MacAddress": "02:42:0a:57:03:4d"}
+    try:
+        shown = seen(
+            daemon, "ip -4 -o addr show eth0; cat /sys/class/net/eth0/address", {"NetworkMode": "fixed"},
+            NetworkingConfig={"EndpointsConfig": {"fixed": asked}},
+        )  # fmt: skip
+        assert "10.87.3.77/24" in shown
+        assert shown.splitlines()[-1] == "02:42:0a:57:03:4d"
+    finally:
+        daemon.remove_all()
+        assert daemon.delete("/networks/fixed").status == 204
+
+
+def test_mounts_of_another_container(daemon: Daemon) -> None:
+    owner = daemon.create("true", HostConfig={"Binds": ["/data"]}, Volumes={"/data": {}}, name="owner")
+    try:
+        assert seen(daemon, "touch /data/x && ls /data", {"VolumesFrom": ["owner"]}) == "x"
+        assert seen(daemon, "ls /data; touch /data/y 2>/dev/null || echo no", {"VolumesFrom": ["owner:ro"]}) == "x\nno"
+    finally:
+        daemon.delete(f"/containers/{owner}", force="1", v="1")
+
+
+_TRAP = "trap 'exit 6' USR1; trap '' TERM; echo ready; while :; do sleep 0.05; done"
+
+
+def test_signals_and_timeouts_of_stop_and_restart(daemon: Daemon) -> None:
+    container = daemon.start("sh", "-c", _TRAP, StopTimeout=0)
+    until(lambda: daemon.output("logs", container) == "ready")
+    assert daemon.post(f"/containers/{container}/stop", signal="USR1", t="-1").status == 204
+    assert daemon.state(container)["ExitCode"] == 6
+    daemon.post(f"/containers/{container}/start")
+    first = daemon.state(container)["StartedAt"]
+    assert daemon.post(f"/containers/{container}/restart", signal="TERM", t="0").status == 204
+    assert daemon.state(container)["StartedAt"] != first
+    assert daemon.post(f"/containers/{container}/stop").status == 204  # killed at once: StopTimeout is 0
+    assert daemon.state(container)["ExitCode"] == 137
+
+
+def test_one_sample_and_sizes(daemon: Daemon) -> None:
+    container = daemon.start("sh", "-c", "head -c 70000 /dev/zero > /big; echo done; sleep 60")
+    until(lambda: daemon.output("logs", container) == "done")
+    once = daemon.get(f"/containers/{container}/stats", **{"stream": "0", "one-shot": "1"}).json()
+    assert once["memory_stats"]["usage"] > 0
+    assert once["precpu_stats"]["cpu_usage"]["total_usage"] == 0
+    sized = daemon.get(f"/containers/{container}/json", size="1").json()
+    assert sized["SizeRw"] >= 70000
+    assert "SizeRw" not in daemon.inspect(container)
+
+
+def test_a_link_names_another_container(daemon: Daemon) -> None:
+    daemon.start("sleep", "60", name="served")
+    address = daemon.inspect("served")["NetworkSettings"]["IPAddress"]
+    assert seen(daemon, "grep -w alias /etc/hosts | cut -f1", {"Links": ["served:alias"]}) == address
+
+
+def test_a_network_of_priority_has_the_default_route(daemon: Daemon) -> None:
+    for name in ("first", "second"):
+        assert daemon.post("/networks/create", {"Name": name}).status == 201
+    try:
+        for chosen in ("first", "second"):
+            gateway = daemon.get(f"/networks/{chosen}").json()["IPAM"]["Config"][0]["Gateway"]
+            asked = {name: {"GwPriority": int(name == chosen)} for name in ("first", "second")}
+            route = seen(
+                daemon, "ip route | grep default", {"NetworkMode": "first"}, NetworkingConfig={"EndpointsConfig": asked}
+            )
+            assert f"via {gateway} " in route
+    finally:
+        daemon.remove_all()
+        for name in ("first", "second"):
+            daemon.delete(f"/networks/{name}")
+
+
+def test_attach_with_past_output(daemon: Daemon) -> None:
+    container = daemon.create("echo", "before")
+    daemon.post(f"/containers/{container}/start")
+    daemon.wait(container)
+    reply = daemon.request("POST", f"/containers/{container}/attach", logs="1", stdout="1")
+    assert reply.body.endswith(b"before\n")
+
+
+def test_exec_is_started_once_and_resized_with_numbers(daemon: Daemon) -> None:
+    container = daemon.start("sleep", "60")
+    made = daemon.post(f"/containers/{container}/exec", {"Cmd": ["sleep", "50"], "Tty": True}).json()["Id"]
+    assert daemon.post(f"/exec/{made}/resize", h="10", w="20").status == 409  # not started yet
+    assert daemon.post(f"/exec/{made}/start", {"Detach": True}).status == 200
+    assert daemon.post(f"/exec/{made}/start", {"Detach": True}).status == 409
+    assert daemon.post(f"/exec/{made}/resize", h="x", w="20").status == 400
+    assert daemon.post(f"/exec/{made}/resize", h="10", w="20").status == 200
+    daemon.post(f"/containers/{container}/pause")
+    refused = daemon.post(f"/containers/{container}/exec", {"Cmd": ["true"]})
+    assert refused.status == 409
+    assert "unpause the container before exec" in refused.message
+    assert daemon.post(f"/containers/{container}/stop", t="0").status == 204  # of a paused one
+    assert daemon.state(container)["ExitCode"] == 137

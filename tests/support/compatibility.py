@@ -1,4 +1,4 @@
-"""Writes what docs/compatibility.md says of single properties from the table tests/properties.py: run it as a module."""
+"""Writes what docs/compatibility.md says of single properties, from the table tests/properties.py."""
 
 from __future__ import annotations
 

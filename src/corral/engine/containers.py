@@ -390,6 +390,9 @@ def _changed(live: Live, wanted: UpdateRequest) -> dict[str, object]:
         )
     if host.nano_cpus and (wanted.cpu_period or wanted.cpu_quota):
         raise UpdateRefused("Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set")
+    if wanted.nano_cpus and (host.cpu_period or host.cpu_quota):
+        named = "Period" if host.cpu_period else "Quota"
+        raise UpdateRefused(f"Conflicting options: Nano CPUs cannot be updated as CPU {named} has already been set")
     before: dict[str, object] = {}
     for name in _UPDATABLE:
         value = getattr(wanted, name)
