@@ -55,7 +55,7 @@ CONTAINER_CONFIG = {
 HOST_CONFIG = {
     "CpuShares": _HOST,
     "Memory": f"{_RUN}::test_memory_limit_bites",
-    "CgroupParent": _HOST,
+    "CgroupParent": f"{_OWN}::test_a_cgroup_parent",
     "BlkioWeight": _WEIGHT,
     "BlkioWeightDevice": _WEIGHT,
     "BlkioDeviceReadBps": _THROTTLE,
