@@ -280,3 +280,12 @@ def test_copying_through_mounts(engine: Engine, volume: str, tmp_path: Path) -> 
     assert (tmp_path / "out").read_text() == "plain text\n"
     assert engine.docker("cp", f"{tmp_path}/file", f"{container}:/i/").returncode != 0
     assert engine.output("start", "-a", container) == "copied"
+
+
+def test_a_volume_given_by_name_stays_though_nobody_named_it(daemon: Daemon) -> None:
+    name = daemon.output("volume", "create")
+    try:
+        daemon.output("run", "--rm", "-v", f"{name}:/v", IMAGE, "sh", "-c", "echo kept > /v/f")
+        assert daemon.output("run", "--rm", "-v", f"{name}:/v", IMAGE, "cat", "/v/f") == "kept"
+    finally:
+        daemon.output("volume", "rm", name)

@@ -58,7 +58,7 @@ def points(
         target = target_path(path)
         if target not in found:
             name, folder = volume_of("", host.volume_driver, {}, {})
-            found[target] = MountPoint("volume", folder, target, name=name, driver="local")
+            found[target] = MountPoint("volume", folder, target, name=name, driver="local", anonymous=True)
     return list(found.values())
 
 
@@ -80,6 +80,7 @@ def inherited(text: str, others: Iterable[MountPoint]) -> list[MountPoint]:
             driver=point.driver,
             options=tuple(dict.fromkeys((*point.options, "nocopy"))) if point.type == "volume" else point.options,
             from_spec=point.from_spec,
+            anonymous=point.anonymous,
             subpath=point.subpath,
             uids=point.uids,
             gids=point.gids,
@@ -139,7 +140,7 @@ def _from_bind(text: str, volume_of: VolumeOf, driver: str) -> MountPoint:
     if len(parts) == 1:
         target = target_path(text)
         name, folder = volume_of("", driver, {}, {})
-        return MountPoint("volume", folder, target, name=name, driver="local")
+        return MountPoint("volume", folder, target, name=name, driver="local", anonymous=True)
     if len(parts) > 3 or not parts[0] or not parts[1]:
         raise InvalidMount(f"invalid volume specification: '{text}'")
     source, target = parts[0], target_path(parts[1])
@@ -231,7 +232,7 @@ def _volume_mount(mount: Mount, target: str, refuse: Refuse, volume_of: VolumeOf
     copy = ("nocopy",) if options and (options.no_copy or subpath) else ()
     return MountPoint(
         "volume", folder, target, "z", not mount.read_only, name=name, driver="local", options=copy, from_spec=True,
-        subpath=subpath,
+        anonymous=not mount.source, subpath=subpath,
     )  # fmt: skip
 
 

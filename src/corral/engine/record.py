@@ -50,6 +50,7 @@ class MountPoint(msgspec.Struct):
     driver: str = ""
     options: tuple[str, ...] = ()
     from_spec: bool = False  # from HostConfig.Mounts, whose missing source is an error
+    anonymous: bool = False  # the container's own volume, made because no name was given
     subpath: str = ""  # below the volume or image
     uids: tuple[tuple[int, int, int], ...] = ()  # (id on disk, id in the container, count) of an id-mapped bind
     gids: tuple[tuple[int, int, int], ...] = ()

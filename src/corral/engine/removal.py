@@ -55,8 +55,8 @@ def _image_keys(live: Live) -> list[str]:
 
 async def _remove_anonymous_volumes(engine: Engine, live: Live) -> None:
     for point in live.record.mounts:
-        if point.type != "volume":
-            continue
+        if not point.anonymous:
+            continue  # also one that nobody named, if this container was given it by its name
         with contextlib.suppress(NotFound, Conflict):
             if engine.volumes.get(point.name).anonymous:
                 await engine.volumes.remove(point.name, engine.users_of_volume(point.name))
