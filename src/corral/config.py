@@ -84,6 +84,7 @@ class Config:
     default_shm_size: str = "64M"
     default_ulimits: Mapping[str, Any] | None = None
     cgroup_parent: str = ""
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     init: bool = False
     no_new_privileges: bool = False
     seccomp_profile: str = ""
@@ -117,6 +118,7 @@ _SPELLING = {
     "host-gateway-ip": "host_gateway_ips",
     "log-opt": "log_opts",
     "default-ulimit": "default_ulimits",
+    "cdi-spec-dir": "cdi_spec_dirs",
     "add-runtime": "runtimes",
 }
 _SHORT = {"-H": "host", "-D": "debug", "-p": "pidfile", "-G": "group", "-l": "log-level", "-b": "bridge"}

@@ -68,7 +68,7 @@ def test_what_the_engine_cannot_do_is_refused(daemon: Daemon) -> None:
     for words in (
         ("create", "--storage-opt", "size=1G", IMAGE),
         ("create", "--log-driver", "splunk", IMAGE),
-        ("create", "--gpus", "all", IMAGE),
+        ("run", "--gpus", "all", IMAGE),
         ("network", "create", "--config-only", "x"),
         ("network", "create", "-d", "overlay", "x"),
         ("volume", "create", "-d", "nfs", "x"),

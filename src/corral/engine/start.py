@@ -7,12 +7,13 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from corral.engine import (
+    cdi,
     devices,
     failures,
     filesystem,
@@ -57,11 +58,11 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
             mounts.prepare_sources(record.mounts)
             await mountuse.acquire(engine, record)
             undo.push_async_callback(mountuse.release, engine, record)
-            write_spec(engine, record, bundle)
+            groups = write_spec(engine, record, bundle)
             files = await asyncio.to_thread(vaultfiles.placed, engine.vault, record.host) if _has_files(record) else []
             task = engine.launcher.launch(bundle)
             undo.callback(task.close)
-            await _create(engine, live, task)
+            await _create(engine, live, task, groups)
             undo.push_async_callback(abandon, task)
             if files:
                 await asyncio.to_thread(vaultfiles.place, task.pid, files)
@@ -94,11 +95,13 @@ def make_bundle(engine: Engine, record: Container, undo: contextlib.AsyncExitSta
     return bundle
 
 
-def write_spec(engine: Engine, record: Container, bundle: str) -> None:
-    """Build the OCI spec and put it into the bundle."""
+def write_spec(engine: Engine, record: Container, bundle: str) -> list[str]:
+    """Build the OCI spec and put it into the bundle; the groups that named devices add to the user's."""
     built = spec.build(record, surroundings(engine, record))
+    groups = cdi.apply(built, cdi.edits(record.host.device_requests or (), engine.config.cdi_spec_dirs))
     with open(os.path.join(bundle, "config.json"), "wb") as file:
         file.write(msgspec.json.encode(built))
+    return groups
 
 
 def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
@@ -178,7 +181,7 @@ def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
     return found
 
 
-async def _create(engine: Engine, live: Live, task: Task) -> None:
+async def _create(engine: Engine, live: Live, task: Task, groups: Sequence[str]) -> None:
     record = live.record
     runtime = engine.config.runtime(record.host.runtime)
     size = list(record.host.console_size) if any(record.host.console_size) else None
@@ -194,7 +197,7 @@ async def _create(engine: Engine, live: Live, task: Task) -> None:
             runtime=[runtime.path, *runtime.arguments] if runtime else None,
             rootfs=filesystem.rootfs(engine, live),
             user=record.config.user,
-            groups=record.host.group_add or [],
+            groups=[*(record.host.group_add or []), *groups],
             terminal=record.config.tty,
             console_size=size,
             stdin=record.config.open_stdin,

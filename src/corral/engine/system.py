@@ -9,6 +9,7 @@ import platform
 import time
 from typing import Any
 
+from corral.engine import cdi
 from corral.engine.context import Engine
 from corral.engine.logdrivers import DRIVERS
 from corral.engine.record import timestamp
@@ -123,7 +124,8 @@ def info(engine: Engine) -> dict[str, Any]:
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},
         "SecurityOptions": security,
-        "CDISpecDirs": [],
+        "CDISpecDirs": list(config.cdi_spec_dirs),
+        "DiscoveredDevices": cdi.discovered(config.cdi_spec_dirs),
         "Warnings": _warnings(engine),
     }
 

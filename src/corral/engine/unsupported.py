@@ -27,8 +27,6 @@ def check(host: HostConfig, networks: Iterable[EndpointSettings], *, confining: 
     """Raise NotSupported for what would otherwise be ignored; `confining` are security modules this kernel enforces."""
     if host.storage_opt:
         raise NotSupported("--storage-opt is not supported: overlay snapshots have no size limit of their own yet")
-    if host.device_requests:
-        raise NotSupported("could not select device driver: device requests are not supported yet")
     if host.cgroup:
         raise NotSupported("joining the cgroup of another container is not supported")
     for settings in networks:

@@ -14,7 +14,6 @@ from corral.engine.unsupported import NotSupported
 from corral.oci.image import RunConfig
 from corral.wire.containers import (
     ContainerConfig,
-    DeviceRequest,
     EndpointIPAMConfig,
     EndpointSettings,
     Healthcheck,
@@ -176,7 +175,6 @@ def test_stop_timeouts() -> None:
     "fields",
     [
         {"storage_opt": {"size": "1G"}},
-        {"device_requests": [DeviceRequest(count=-1, capabilities=[["gpu"]])]},
         {"cgroup": "container:x"},
     ],
 )
