@@ -188,8 +188,8 @@ class Containers:
     async def restart(self, ref: str, timeout_s: int | None, signal_name: str = "") -> None:
         """Stop if it runs, then start."""
         live = self.get(ref)
+        signal = signals.parse(signal_name or live.record.config.stop_signal or "SIGTERM")
         if live.record.state.status in lifecycle.ALIVE:
-            signal = signals.parse(signal_name or live.record.config.stop_signal or "SIGTERM")
             live.kept = True  # --rm must not remove it between the two halves
             try:
                 await self._stop(live, signal, defaults.stop_timeout_s(live.record.config, timeout_s))

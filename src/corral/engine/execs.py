@@ -161,6 +161,8 @@ class Execs:
                 spec.security_options(host.security_opt or []), self._engine.config.no_new_privileges
             ),
         }
+        if request.tty and found.console_size:  # before the program looks
+            process["consoleSize"] = {"height": found.console_size[0], "width": found.console_size[1]}
         return process
 
     def exited(self, exec_id: str, status: int) -> None:

@@ -194,7 +194,6 @@ def _mounts(record: Container, around: Surroundings) -> list[dict[str, Any]]:
         _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid noexec nodev"),
     ]
     if host.ipc_mode == "host":
-        mounts[5] = _bind("/dev/mqueue", "/dev/mqueue", "rbind")
         mounts.append(_bind("/dev/shm", "/dev/shm", "rbind"))
     elif host.ipc_mode != "none":
         shm = f"nosuid noexec nodev mode=1777 size={around.shm_size}"
@@ -412,7 +411,7 @@ def limits(record: Container) -> dict[str, Any]:
         found["cpu"] = cpu
     if memory:
         found["memory"] = memory
-    if host.pids_limit:
+    if host.pids_limit is not None:  # 0 and -1 both lift the limit; None leaves it alone
         found["pids"] = {"limit": host.pids_limit if host.pids_limit > 0 else -1}
     if host.blkio_weight:
         found["blockIO"] = {"weight": host.blkio_weight}

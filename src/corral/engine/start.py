@@ -41,6 +41,10 @@ class JoinRefused(Conflict):
     """The container whose namespace is to be joined does not run."""
 
 
+class NotShareable(InvalidParameter):
+    """A container that does not share its System V objects and shared memory."""
+
+
 class BadSeccompProfile(InvalidParameter):
     """A seccomp profile that is not JSON."""
 
@@ -174,8 +178,14 @@ def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
         ("ipc", "ipc", host.ipc_mode),
     ):
         if mode.startswith("container:"):
-            pid = _joined(engine, mode).record.state.pid
+            other = _joined(engine, mode).record
+            pid = other.state.pid
             found[kind] = f"/proc/{pid}/ns/{file}"
+            if kind == "ipc" and other.host.ipc_mode in ("private", "none"):
+                raise NotShareable(
+                    f"cannot join IPC of container {other.id}: "
+                    "non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+                )
             if kind == "ipc":
                 found["shm"] = f"/proc/{pid}/root/dev/shm"
     return found
