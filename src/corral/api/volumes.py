@@ -30,7 +30,7 @@ async def _shown(services: Services, volume: Volume) -> dict[str, Any]:
 
 
 def _described(volume: Volume, told: dict[str, Any]) -> dict[str, Any]:
-    return {
+    shown = {
         "CreatedAt": volume.created,
         "Driver": volume.driver,
         "Labels": volume.labels or None,
@@ -38,6 +38,7 @@ def _described(volume: Volume, told: dict[str, Any]) -> dict[str, Any]:
         "Options": volume.options or None,
         **told,
     }
+    return dict(sorted(shown.items()))  # the order in which Docker writes them
 
 
 def with_usage(services: Services, volume: Volume) -> dict[str, Any]:
