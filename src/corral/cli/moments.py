@@ -13,7 +13,7 @@ def api_moment(text: str, flag: str = "since") -> str | None:
     import time
 
     try:
-        return _joined(time.time_ns() - values.duration_ns(text))
+        return str((time.time_ns() - values.duration_ns(text)) // 10**9)  # whole seconds, as docker counts back
     except ValueError:
         pass
     seconds, _, fraction = text.partition(".")
