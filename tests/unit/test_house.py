@@ -142,6 +142,8 @@ EXERCISED = {
     "POST /images/{name*}/tag": '"tag"',
     "DELETE /images/{name*}": '"rmi"',
     "POST /commit": '"commit"',
+    "POST /containers/{name}/mounts": '"mount", "add"',
+    "DELETE /containers/{name}/mounts": '"mount", "rm"',
     "GET /vault": '"secret", "ls"|/vault',
     "POST /vault/create": '"secret", "create"',
     "GET /vault/{name}": '"secret", "inspect"',

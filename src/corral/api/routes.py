@@ -48,6 +48,8 @@ ROUTES = (
     Route("POST", "/containers/{name}/unpause", containers.unpause),
     Route("POST", "/containers/{name}/rename", containers.rename),
     Route("POST", "/containers/{name}/update", containers.update),
+    Route("POST", "/containers/{name}/mounts", containers.add_mount),
+    Route("DELETE", "/containers/{name}/mounts", containers.remove_mount),
     Route("POST", "/containers/{name}/wait", containers.wait),
     Route("POST", "/containers/{name}/resize", containers.resize),
     Route("POST", "/containers/{name}/attach", containers.attach_),

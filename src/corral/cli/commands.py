@@ -132,6 +132,13 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
             "rm": OTHERS["rmi"],
         },
     ),
+    "mount": (
+        "Manage mounts of containers that exist",
+        {
+            "add": ("livemounts", "ADD", "Add a mount to a container, at once if it runs"),
+            "rm": ("livemounts", "REMOVE", "Remove mounts from a container, at once if it runs"),
+        },
+    ),
     "network": (
         "Manage networks",
         {
