@@ -96,6 +96,10 @@ ROUTES = (
     Route("GET", "/volumes", volumes.list_),
     Route("POST", "/volumes/create", volumes.create),
     Route("POST", "/volumes/prune", volumes.prune, (1, 25)),
+    Route("POST", "/volumes/import", volumes.import_),
+    Route("POST", "/volumes/{name}/rename", volumes.rename),
+    Route("POST", "/volumes/{name}/clone", volumes.clone),
+    Route("GET", "/volumes/{name}/export", volumes.export),
     Route("GET", "/volumes/{name}", volumes.inspect),
     Route("DELETE", "/volumes/{name}", volumes.remove),
     # the vault
