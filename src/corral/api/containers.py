@@ -16,7 +16,7 @@ from corral.engine.detach import detach_keys
 from corral.engine.live import Client, Live
 from corral.errors import InvalidParameter
 from corral.wire.common import InvalidBody
-from corral.wire.containers import BindOptions, CreateRequest, HostConfig, UpdateRequest
+from corral.wire.containers import BindOptions, CreateRequest, HostConfig, Mount, UpdateRequest
 
 
 async def list_(services: Services, request: Request) -> Answer:
@@ -114,6 +114,18 @@ async def update(services: Services, request: Request) -> Answer:
     """POST /containers/{name}/update"""
     warnings = await services.containers.update(request.params["name"], await request.json(UpdateRequest))
     return http.json({"Warnings": warnings})
+
+
+async def add_mount(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/mounts"""
+    await services.containers.add_mount(request.params["name"], await request.json(Mount))
+    return http.empty()
+
+
+async def remove_mount(services: Services, request: Request) -> Answer:
+    """DELETE /containers/{name}/mounts"""
+    await services.containers.remove_mount(request.params["name"], request.query.text("target"))
+    return http.empty()
 
 
 async def remove(services: Services, request: Request) -> Answer:

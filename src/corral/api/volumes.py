@@ -9,7 +9,7 @@ from corral.api import http
 from corral.api.http import Answer, Request
 from corral.api.services import Services
 from corral.engine import filters as matching
-from corral.engine import mountuse
+from corral.engine import mountuse, volumefiles
 from corral.errors import Conflict, NotFound
 from corral.store.snapshots import disk_usage
 from corral.volume.volumes import LOCAL, Volume
@@ -96,6 +96,32 @@ async def remove(services: Services, request: Request) -> Answer:
     else:
         engine.events.publish("volume", "destroy", name, mountuse.attributes(volume))
     return http.empty()
+
+
+async def rename(services: Services, request: Request) -> Answer:
+    """POST /volumes/{name}/rename"""
+    engine, name = services.engine, request.params["name"]
+    volume = await engine.volumes.rename(name, request.query.text("name"), engine.users_of_volume(name))
+    engine.events.publish("volume", "rename", volume.name, {**mountuse.attributes(volume), "oldName": name})
+    return http.json(await _shown(services, volume))
+
+
+async def clone(services: Services, request: Request) -> Answer:
+    """POST /volumes/{name}/clone"""
+    volume = await volumefiles.clone(services.engine, request.params["name"], request.query.text("name"))
+    return http.json(await _shown(services, volume), 201)
+
+
+async def export(services: Services, request: Request) -> Answer:
+    """GET /volumes/{name}/export"""
+    volume = await volumefiles.known(services.engine, request.params["name"])
+    return http.Stream(volumefiles.export(services.engine, volume.name), "application/x-tar")
+
+
+async def import_(services: Services, request: Request) -> Answer:
+    """POST /volumes/import"""
+    volume = await volumefiles.fill(services.engine, request.query.text("name"), {}, request.stream())
+    return http.json(await _shown(services, volume), 201)
 
 
 async def prune(services: Services, request: Request) -> Answer:

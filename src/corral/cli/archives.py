@@ -22,7 +22,8 @@ def blocks(fd: int) -> Iterator[bytes]:
         yield data
 
 
-def _open_input(path: str) -> int:
+def open_input(path: str) -> int:
+    """A descriptor of a file; raises CliError."""
     try:
         return os.open(path, os.O_RDONLY)
     except OSError as error:
@@ -80,7 +81,7 @@ def _import(session: Session) -> int:
     if source == "-":
         stream = blocks(0)
     elif query["fromSrc"] == "-":
-        stream = blocks(_open_input(source))
+        stream = blocks(open_input(source))
     else:
         stream = None
     from corral.cli import progress
@@ -96,7 +97,7 @@ def _load(session: Session) -> int:
 
         if is_terminal(0):
             raise CliError("requested load from stdin, but stdin is empty")
-    fd = _open_input(flags["input"]) if flags["input"] else 0
+    fd = open_input(flags["input"]) if flags["input"] else 0
     quiet = flags["quiet"] or not sys.stdout.isatty()
     query = {"quiet": quiet, "platform": platform_json(flags["platform"])}
     from corral.cli import progress

@@ -132,6 +132,13 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
             "rm": OTHERS["rmi"],
         },
     ),
+    "mount": (
+        "Manage mounts of containers that exist",
+        {
+            "add": ("livemounts", "ADD", "Add a mount to a container, at once if it runs"),
+            "rm": ("livemounts", "REMOVE", "Remove mounts from a container, at once if it runs"),
+        },
+    ),
     "network": (
         "Manage networks",
         {
@@ -174,10 +181,14 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
     "volume": (
         "Manage volumes",
         {
+            "clone": ("volumefiles", "CLONE", "Make a volume with the files of another"),
             "create": ("volumes", "CREATE", "Create a volume"),
+            "export": ("volumefiles", "EXPORT", "Write a volume's files as a tar archive"),
+            "import": ("volumefiles", "IMPORT", "Make a volume of a tar archive of files"),
             "inspect": ("inspecting", "VOLUME_INSPECT", "Show everything about volumes"),
             "ls": ("volumes", "LIST", "List volumes"),
             "prune": ("prune", "VOLUMES", "Remove volumes that nothing uses"),
+            "rename": ("volumefiles", "RENAME", "Give a volume that no container has another name"),
             "rm": ("volumes", "RM", "Remove volumes"),
         },
     ),

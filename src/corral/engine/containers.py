@@ -14,6 +14,7 @@ from corral.engine import (
     edits,
     extensions,
     lifecycle,
+    livemounts,
     ordering,
     publishing,
     signals,
@@ -31,7 +32,7 @@ from corral.engine.removal import StillRunning, remove_now
 from corral.engine.tasks import ShimGone
 from corral.errors import Conflict, CorralError, InvalidParameter, System
 from corral.runtime.failure import Failure
-from corral.wire.containers import CreateRequest, UpdateRequest
+from corral.wire.containers import CreateRequest, Mount, UpdateRequest
 
 _log = logging.getLogger(__name__)
 
@@ -309,6 +310,18 @@ class Containers:
         self._engine.publish(live, "update")
         changed = live.has_process and (wanted.env_add or wanted.env_remove)
         return ["The environment changes when the container is started the next time."] if changed else []
+
+    async def add_mount(self, ref: str, wanted: Mount) -> None:
+        """Add a mount, at once if it runs."""
+        live = self.get(ref)
+        async with live.lock:
+            await livemounts.add(self._engine, live, wanted)
+
+    async def remove_mount(self, ref: str, target: str) -> None:
+        """Remove a mount, at once if it runs."""
+        live = self.get(ref)
+        async with live.lock:
+            await livemounts.remove(self._engine, live, target)
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool = False) -> None:
         """Remove a container; a running one only by force, which kills it."""

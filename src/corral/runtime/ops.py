@@ -230,11 +230,17 @@ def attach(tree_fd: int, target: str, root: Root) -> None:
 def _bind(op: plan.Bind, root: Root) -> None:
     tree_fd = root.trees.pop(id(op))
     try:
-        _apply_propagation(tree_fd, op.options)
-        _apply_attributes(tree_fd, op.options)
+        apply_options(tree_fd, op.options)
         attach(tree_fd, op.target, root)
     finally:
         os.close(tree_fd)
+
+
+def apply_options(tree_fd: int, options: MountOptions, *, bind: bool = True) -> None:
+    """Give a detached mount its propagation (a bind: not the host's) and its attributes."""
+    if bind:
+        _apply_propagation(tree_fd, options)
+    _apply_attributes(tree_fd, options)
 
 
 def _apply_propagation(tree_fd: int, options: MountOptions) -> None:

@@ -63,7 +63,7 @@ def mount_below(root: str, described: dict[str, Any]) -> None:
         tree_fd = tree_of(described, root_fd)
         try:
             if described.get("uidMappings"):
-                _map_ids(tree_fd, described)
+                map_ids(tree_fd, described)
             if {"ro", "rro"} & set(described["options"]):
                 mount.mount_setattr(tree_fd, attr_set=mount.MOUNT_ATTR_RDONLY)
             ops.attach(tree_fd, target, ops.Root(root_fd, {}))
@@ -75,7 +75,8 @@ def mount_below(root: str, described: dict[str, Any]) -> None:
         os.close(root_fd)
 
 
-def _map_ids(tree_fd: int, described: dict[str, Any]) -> None:
+def map_ids(tree_fd: int, described: dict[str, Any]) -> None:
+    """Let a detached mount show other owners, as the spec's mount says."""
     from corral.runtime import forks
 
     user_ns = forks.user_namespace((described["uidMappings"], described["gidMappings"]))
@@ -99,7 +100,7 @@ def replace_own_mounts(spec: dict[str, Any], folder: str) -> None:
         try:
             tree_fd = tree_of(described, folder_fd)
             if described.get("uidMappings"):
-                _map_ids(tree_fd, described)
+                map_ids(tree_fd, described)
             ops.attach(tree_fd, f"/{number}", ops.Root(folder_fd, {}))
         finally:
             os.close(folder_fd)

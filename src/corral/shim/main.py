@@ -22,7 +22,7 @@ import termios
 import time
 
 from corral.linux import files, processes
-from corral.runtime import bpf, rootmount
+from corral.runtime import bpf, livemounts, rootmount
 from corral.runtime import container as library
 from corral.runtime.failure import Failure
 from corral.shim import control, foreign, frames, logs, protocol, work
@@ -188,6 +188,18 @@ class Shim:
         """Change the cgroup limits; takes the OCI `linux.resources`."""
         assert self._container is not None
         self._container.update(message["resources"])
+        return {}
+
+    def mount(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Do a mount of a spec in the running container."""
+        pid = self._main.pid if self._main is not None else -1
+        work.run(lambda: _mounting(pid, message["mount"]))
+        return {}
+
+    def unmount(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Undo one."""
+        pid = self._main.pid if self._main is not None else -1
+        work.run(lambda: _unmounting(pid, message["target"]))
         return {}
 
     def stats(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
@@ -431,7 +443,8 @@ class Shim:
 _VERBS = {
     verb: getattr(Shim, verb)
     for verb in (
-        "hello create start attach exec resize kill pause resume update stats pids sync watch_log abandon hold clean_up"
+        "hello create start attach exec resize kill pause resume update mount unmount "
+        "stats pids sync watch_log abandon hold clean_up"
     ).split()
 }
 
@@ -471,6 +484,18 @@ def _joining(container: control.Control, message: dict[str, Any], stdio: list[in
         message["process"], streams, user=message["user"], groups=tuple(message["groups"])
     )
     yield {"pid": pid}, console
+
+
+def _mounting(pid: int, described: dict[str, Any]) -> Iterator[work.Step]:
+    """In a worker: which leaves the host's mounts."""
+    livemounts.add(pid, described)
+    yield {}, -1
+
+
+def _unmounting(pid: int, target: str) -> Iterator[work.Step]:
+    """In a worker, likewise."""
+    livemounts.remove(pid, target)
+    yield {}, -1
 
 
 def _nothing() -> None:

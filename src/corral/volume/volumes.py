@@ -1,6 +1,7 @@
 """Volumes: the local driver's, a folder per volume below the data root, and those of plugins.
 
 volumes/NAME/_data      what containers see; the place people look into
+volumes/.new-*/_data    a volume that is being filled; nobody knows it yet
 
 A local volume with `type` and `device` is mounted at its `_data` while a container has it, as in Docker: containers
 that run at the same time share one tmpfs.  Who has it (`mount`, `unmount`) lives in memory; a new daemon is told by
@@ -23,7 +24,7 @@ from typing import Any
 import msgspec
 
 from corral.errors import Conflict, CorralError, InvalidParameter, NotFound
-from corral.store.db import Database
+from corral.store.db import Database, Statement
 from corral.volume import hostmounts, local
 from corral.volume.plugins import Plugin, PluginError, Plugins, UnknownVolumeDriver
 
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 ANONYMOUS = "com.docker.volume.anonymous"  # the label that says so
 LOCAL = "local"
+_STAGED = ".new-"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
@@ -52,11 +54,25 @@ class OtherDriver(Conflict):
         super().__init__(f"create {name}: driver '{driver}' already has volume '{name}': volume name must be unique")
 
 
+class VolumeExists(Conflict):
+    """The name is taken."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"a volume named {name} exists already")
+
+
+class NotLocal(InvalidParameter):
+    """What only volumes of the local driver can do."""
+
+    def __init__(self, name: str, driver: str) -> None:
+        super().__init__(f"volume {name} belongs to the driver {driver}, which cannot do this")
+
+
 class VolumeInUse(Conflict):
     """A container has the volume."""
 
-    def __init__(self, name: str, users: list[str]) -> None:
-        super().__init__(f"remove {name}: volume is in use - [{', '.join(users)}]")
+    def __init__(self, name: str, users: list[str], verb: str = "remove") -> None:
+        super().__init__(f"{verb} {name}: volume is in use - [{', '.join(users)}]")
 
 
 class Volume(msgspec.Struct):
@@ -67,11 +83,17 @@ class Volume(msgspec.Struct):
     labels: dict[str, str]
     options: dict[str, str]
     driver: str = LOCAL
+    moved_from: str = ""  # the folder that is about to become this volume's
 
     @property
     def anonymous(self) -> bool:
         """Whether nobody named it, so that it goes with its container or with a prune."""
         return ANONYMOUS in self.labels
+
+    @property
+    def named_labels(self) -> dict[str, str]:
+        """Its labels but the one that says that nobody named it."""
+        return {name: value for name, value in self.labels.items() if name != ANONYMOUS}
 
     @property
     def mounted_on_use(self) -> bool:
@@ -81,6 +103,10 @@ class Volume(msgspec.Struct):
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Volume)
+
+
+def _deletion(name: str) -> Statement:
+    return "DELETE FROM volume WHERE name = ?", (name,)
 
 
 def now() -> str:
@@ -99,8 +125,19 @@ class Volumes:
         self._volumes = {
             volume.name: volume for (row,) in db.read("SELECT record FROM volume") for volume in [_decoder.decode(row)]
         }
+        self._finish_moves()
         self._holders: dict[str, set[str]] = defaultdict(set)
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def _finish_moves(self) -> None:
+        """After a crash: what was moved in the records is moved on the disk; what was being filled is dropped."""
+        for volume in self._volumes.values():
+            if volume.moved_from:
+                self._move(volume)
+                self._db.submit(self._update(volume))
+        for entry in os.listdir(self._root):
+            if entry.startswith(_STAGED):
+                self.discard(entry)
 
     def all(self) -> list[Volume]:
         """Every volume that was made or used here, oldest first."""
@@ -212,9 +249,8 @@ class Volumes:
 
     async def _keep(self, volume: Volume) -> None:
         self._volumes[volume.name] = volume
-        statement = ("INSERT INTO volume (name, record) VALUES (?, ?)", (volume.name, _encoder.encode(volume)))
         try:
-            await asyncio.wrap_future(self._db.submit(statement))
+            await asyncio.wrap_future(self._db.submit(self._insertion(volume)))
         except BaseException:
             del self._volumes[volume.name]
             raise
@@ -235,7 +271,7 @@ class Volumes:
                 except CorralError as error:
                     if not force:
                         raise PluginError(f"remove {name}: {error}") from error
-            await asyncio.wrap_future(self._db.submit(("DELETE FROM volume WHERE name = ?", (name,))))
+            await asyncio.wrap_future(self._db.submit(_deletion(name)))
             self._volumes.pop(name, None)
             if volume.driver == LOCAL:
                 await asyncio.to_thread(self._delete_files, name)
@@ -246,7 +282,76 @@ class Volumes:
             hostmounts.unmount(self.folder(name))  # what is mounted is not ours to delete
         shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
 
+    # --- whole volumes ---------------------------------------------------------------------------------------
+
+    def stage(self) -> str:
+        """A place for the files of a volume to come; `folder` says where it is."""
+        staged = f"{_STAGED}{secrets.token_hex(8)}"
+        os.makedirs(self.folder(staged), mode=0o755)
+        return staged
+
+    def discard(self, staged: str) -> None:
+        """Drop what was staged."""
+        shutil.rmtree(os.path.join(self._root, staged), ignore_errors=True)
+
+    def check_new(self, name: str) -> None:
+        """Raise unless a local volume may have this name and none has."""
+        self._check_local(name, {})
+        if name in self._volumes:
+            raise VolumeExists(name)
+
+    async def take_over(self, staged: str, name: str, labels: dict[str, str]) -> Volume:
+        """Make a local volume of what was staged; raises VolumeExists."""
+        async with self._locks[name]:
+            self.check_new(name)
+            volume = Volume(name, now(), labels, {}, moved_from=staged)
+            await self._keep(volume)
+            await self._finish_move(volume)
+        return volume
+
+    async def rename(self, name: str, new_name: str, users: list[str]) -> Volume:
+        """Give a local volume that no container has another name; raises VolumeInUse or VolumeExists."""
+        old = self.get(name)
+        if old.driver != LOCAL:
+            raise NotLocal(name, old.driver)
+        self.check_new(new_name)
+        async with self._locks[name], self._locks[new_name]:
+            if users or self._holders[name]:
+                raise VolumeInUse(name, users or sorted(self._holders[name]), "rename")
+            self.check_new(new_name)
+            volume = Volume(new_name, old.created, old.named_labels, old.options, moved_from=name)
+            self._volumes[new_name] = volume
+            try:
+                await asyncio.wrap_future(self._db.submit(_deletion(name), self._insertion(volume)))
+            except BaseException:
+                del self._volumes[new_name]
+                raise
+            self._volumes.pop(name, None)
+            await self._finish_move(volume)
+        return volume
+
+    async def _finish_move(self, volume: Volume) -> None:
+        await asyncio.to_thread(self._move, volume)
+        await asyncio.wrap_future(self._db.submit(self._update(volume)))
+
+    def _move(self, volume: Volume) -> None:
+        source, target = os.path.join(self._root, volume.moved_from), os.path.join(self._root, volume.name)
+        if os.path.isdir(source):
+            shutil.rmtree(target, ignore_errors=True)  # of a create that did not come to its end
+            os.rename(source, target)
+        volume.moved_from = ""
+
+    def _insertion(self, volume: Volume) -> Statement:
+        return "INSERT INTO volume (name, record) VALUES (?, ?)", (volume.name, _encoder.encode(volume))
+
+    def _update(self, volume: Volume) -> Statement:
+        return "UPDATE volume SET record = ? WHERE name = ?", (_encoder.encode(volume), volume.name)
+
     # --- use -------------------------------------------------------------------------------------------------
+
+    def holder(self, purpose: str) -> str:
+        """A token for a use of volumes that no container makes."""
+        return f"{purpose}-{secrets.token_hex(8)}"
 
     async def mount(self, name: str, holder: str) -> str:
         """Make the files reachable for `holder` (a container's id, or any other token); where they are."""
