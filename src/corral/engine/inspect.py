@@ -167,7 +167,7 @@ def ports(live: Live) -> dict[str, Any]:
     found: dict[str, Any] = dict.fromkeys(record.config.exposed_ports or {})
     for binding in record.ports:
         key = f"{binding.container_port}/{binding.proto}"
-        entry = {"HostIp": binding.host_ip or "0.0.0.0", "HostPort": str(binding.host_port)}
+        entry = {"HostIp": binding.host_ip or "0.0.0.0", "HostPort": str(binding.host_port or "")}
         found[key] = [*(found.get(key) or []), entry]
     return found
 

@@ -248,6 +248,7 @@ def request_of(engine: Engine, live: Live, network: str, settings: EndpointSetti
         mac=settings.mac_address or record.config.mac_address or None,
         driver_opts=dict(settings.driver_opts or {}),
         gw_priority=settings.gw_priority,
+        link_local=tuple((ipam.link_local_ips or ()) if ipam else ()),
         links=tuple((other.id, alias) for other, alias in linked) if network != "bridge" else (),
     )
 

@@ -12,14 +12,14 @@ from collections.abc import Iterable
 
 from corral.engine.hostfacts import HostFacts
 from corral.errors import Unsupported
-from corral.wire.containers import EndpointSettings, HostConfig
+from corral.wire.containers import HostConfig
 
 
 class NotSupported(Unsupported):
     """A part of a request that this engine cannot fulfil."""
 
 
-def check(host: HostConfig, networks: Iterable[EndpointSettings], *, confining: frozenset[str]) -> None:
+def check(host: HostConfig, *, confining: frozenset[str]) -> None:
     """Raise NotSupported for what would otherwise be ignored; `confining` are security modules this kernel enforces."""
     if host.storage_opt:
         raise NotSupported("--storage-opt is not supported: overlay snapshots have no size limit of their own yet")
@@ -27,9 +27,6 @@ def check(host: HostConfig, networks: Iterable[EndpointSettings], *, confining: 
         raise NotSupported("could not select device driver: device requests are not supported yet")
     if host.cgroup:
         raise NotSupported("joining the cgroup of another container is not supported")
-    for settings in networks:
-        if settings.ipam_config is not None and settings.ipam_config.link_local_ips:
-            raise NotSupported("link-local addresses of an endpoint are not supported")
     _check_labels(host.security_opt or (), confining)
 
 

@@ -26,6 +26,13 @@ def check(record: NetworkRecord, request: EndpointRequest) -> None:
             address = parse_address(wanted, family)
             if not any(address in ip_network(pool.subnet) for pool in record.pools):
                 raise ipam.AddressOutsidePool(wanted)
+    for text in request.link_local:
+        try:
+            valid = ip_address(text).is_link_local
+        except ValueError:
+            valid = False
+        if not valid:
+            raise InvalidNetwork(f"invalid endpoint settings:\ninvalid link-local IP address: {text}")
     if request.mac and record.driver == "ipvlan":
         raise InvalidNetwork("ipvlan interfaces do not support custom mac address assignment")
     if request.mac and not _is_mac(request.mac):
@@ -61,6 +68,7 @@ def build(
         driver_opts=request.driver_opts,
         upstream=() if record.default else upstream,
         driver=record.driver,
+        link_local=request.link_local,
         on_link=parents.on_link(record) and not record.internal,
     )
     return _with_gateways(record, endpoint)

@@ -82,6 +82,7 @@ class EndpointRequest:
     links: tuple[tuple[str, str], ...] = ()
     driver_opts: dict[str, str] = field(default_factory=dict)
     gw_priority: int = 0
+    link_local: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class Endpoint:
     upstream: tuple[str, ...] = ()  # whom the embedded DNS server asks in turn
     driver: str = "bridge"
     on_link: bool = False  # the default route has no gateway
+    link_local: tuple[str, ...] = ()  # additional addresses, as given
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,7 @@ class NetworkView:
 
     record: NetworkRecord
     endpoints: dict[str, Endpoint]
+    usage: dict[str, tuple[int, int]] = field(default_factory=dict)  # by subnet: in use, can be given out
 
 
 class NoSuchNetwork(errors.NotFound):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
 
 from corral.net import parents
 from corral.net.model import Endpoint, NetworkRecord
@@ -60,9 +60,12 @@ def link(
         addresses.append(IPv4Interface(f"{endpoint.ipv4}/{endpoint.prefix_len}"))
     if endpoint.ipv6:
         addresses.append(IPv6Interface(f"{endpoint.ipv6}/{endpoint.prefix6}"))
+    for text in endpoint.link_local:
+        addresses.append(ip_interface(f"{text}/{64 if ':' in text else 16}"))
     for family, gateway in ((4, endpoint.gateway), (6, endpoint.gateway6)):
         if gateway and family in families:
             gateways.append(ip_address(gateway))
+    six = any(address.version == 6 for address in addresses)
     if record.parent:
         return LinkPlan(
             "",
@@ -72,7 +75,7 @@ def link(
             int(record.options.get(MTU_OPTION, 0)),
             tuple(addresses),
             tuple(gateways),
-            bool(endpoint.ipv6),
+            six,
             kind=record.driver,
             mode=parents.MODES[record.driver][parents.mode(record.driver, record.options)],
             flag=parents.FLAGS[record.options.get("ipvlan_flag") or "bridge"] if record.driver == "ipvlan" else 0,
@@ -86,7 +89,7 @@ def link(
         int(record.options.get(MTU_OPTION, default_mtu)),
         tuple(addresses),
         tuple(gateways),
-        bool(endpoint.ipv6),
+        six,
         hairpin,
     )
 
