@@ -113,11 +113,12 @@ def _host_config(record: Container) -> dict[str, Any]:
         "Annotations",
         "Init",
         "RestartOptions",
+        "NetRate",
         "DependsOn",
         "Secrets",
         "Configs",
     ):
-        if shown[name] is None:
+        if shown[name] in (None, ""):
             del shown[name]
     shown["PortBindings"] = shown["PortBindings"] or {}
     for name in (

@@ -14,6 +14,7 @@ import msgspec
 
 from corral.engine import (
     devices,
+    extensions,
     failures,
     filesystem,
     forwarding,
@@ -240,8 +241,11 @@ def request_of(engine: Engine, live: Live, network: str, settings: EndpointSetti
     """One network a container wants to join, in the network side's terms."""
     record, ipam = live.record, settings.ipam_config
     linked = links.resolve(engine, live, [*(settings.links or ()), *(record.host.links or ())])
+    rate_in, rate_out = extensions.parse_rate(record.host.net_rate)
     return EndpointRequest(
         network=network,
+        rate_in=rate_in,
+        rate_out=rate_out,
         aliases=tuple(settings.aliases or ()),
         ipv4=(ipam.ipv4_address or None) if ipam else None,
         ipv6=(ipam.ipv6_address or None) if ipam else None,

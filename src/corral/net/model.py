@@ -83,6 +83,8 @@ class EndpointRequest:
     driver_opts: dict[str, str] = field(default_factory=dict)
     gw_priority: int = 0
     link_local: tuple[str, ...] = ()
+    rate_in: int = 0  # bytes a second that arrive and that are sent; 0 is any
+    rate_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ class Endpoint:
     driver: str = "bridge"
     on_link: bool = False  # the default route has no gateway
     link_local: tuple[str, ...] = ()  # additional addresses, as given
+    rate_in: int = 0
+    rate_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class LinkPlan:
     kind: str = "veth"
     mode: int = 0
     flag: int = 0
+    rate_in: int = 0  # bytes a second towards the container, and from it; 0 is any
+    rate_out: int = 0
     device_routes: tuple[int, ...] = ()  # IP versions whose default route is the interface itself
 
     def describe(self) -> str:
@@ -79,6 +81,7 @@ def link(
             kind=record.driver,
             mode=parents.MODES[record.driver][parents.mode(record.driver, record.options)],
             flag=parents.FLAGS[record.options.get("ipvlan_flag") or "bridge"] if record.driver == "ipvlan" else 0,
+            rate_out=endpoint.rate_out,
             device_routes=device_routes(endpoint, families),
         )
     return LinkPlan(
@@ -91,6 +94,8 @@ def link(
         tuple(gateways),
         six,
         hairpin,
+        rate_in=endpoint.rate_in,
+        rate_out=endpoint.rate_out,
     )
 
 
