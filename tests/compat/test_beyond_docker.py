@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -273,3 +274,30 @@ def test_two_thousand_ports_are_elements(daemon: Daemon) -> None:
     assert len(published(daemon, "many")) == 4000
     said(daemon, "port", "rm", "many", "11000-12999")
     assert published(daemon, "many") == set() and not fetched(daemon, 12999)
+
+
+def test_what_a_container_sends_and_receives_is_limited(daemon: Daemon) -> None:
+    file = "head -c 700000 /dev/zero > /tmp/big; exec httpd -f -h /tmp"
+    slow = said(daemon, "run", "-d", "--net-rate", "out=8mbit,in=4mbit", IMAGE, "sh", "-c", file)
+    fast = daemon.output("run", "-d", "--name", "fast", IMAGE, "sh", "-c", file)
+    assert daemon.inspect(slow)["HostConfig"]["NetRate"] == "out=8mbit,in=4mbit"
+    assert "NetRate" not in daemon.inspect(fast)["HostConfig"]
+    pid = daemon.state(slow)["Pid"]
+    assert "tbf" in daemon.space.sh(f"nsenter -t {pid} -n tc qdisc show dev eth0") and "rate 8Mbit" in daemon.space.sh(
+        f"nsenter -t {pid} -n tc qdisc show dev eth0"
+    )
+    assert "rate 4Mbit" in daemon.space.sh("tc qdisc show")
+
+    def taken_s(where: str, of: str) -> float:
+        address = daemon.inspect(of)["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+        word = ("exec", where, "wget", "-q", "-O", "/dev/null", f"http://{address}/big")
+        until(lambda: daemon.docker(*word[:-1], f"http://{address}/").returncode in (0, 1))
+        begun = time.monotonic()
+        daemon.output(*word)
+        return time.monotonic() - begun
+
+    assert taken_s(fast, slow) > 0.55  # 700 kB at 1 MB/s, but for the bucket's 64 KiB
+    assert taken_s(slow, fast) > 1.1
+    refused = corral(daemon, "run", "--net-rate", "out=fast", IMAGE, "true")
+    assert refused.returncode == 125 and "invalid network rate 'out=fast'" in refused.stderr
+    assert "--net-rate out=8mbit,in=4mbit" in said(daemon, "inspect", "--as", "run", slow)

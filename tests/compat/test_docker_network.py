@@ -171,3 +171,103 @@ def test_hundreds_of_ports(daemon: Daemon) -> None:
     assert len(daemon.output("port", container).splitlines()) >= 200
     daemon.output("rm", "-f", container)
     assert daemon.elements() == before
+
+
+def reached(space: Space, host: str, port: int = 80) -> bool:
+    try:
+        return "root:" in fetch(space, host, port, "/passwd", timeout_s=1)
+    except OSError:
+        return False
+
+
+def in_mode(daemon: Daemon, mode: str, *flags: str) -> None:
+    option = f"com.docker.network.bridge.gateway_mode_ipv4={mode}"
+    daemon.output("network", "create", "-o", option, "--subnet", "10.98.0.0/24", *flags, "moded")
+
+
+def test_gateway_modes(daemon: Daemon, beside: Space) -> None:
+    beside.sh("ip route add 10.98.0.0/24 via 10.99.0.1")
+    in_mode(daemon, "routed")
+    web(daemon, "--network", "moded", "-p", "8301:80")
+    web(daemon, "--network", "moded")
+    assert reached(beside, "10.98.0.2") and not reached(beside, "10.98.0.3")
+    assert not reached(beside, "10.99.0.1", 8301)
+    daemon.remove_all()
+    daemon.output("network", "rm", "moded")
+    in_mode(daemon, "nat-unprotected")
+    web(daemon, "--network", "moded", "-p", "8301:80")
+    web(daemon, "--network", "moded")
+    assert reached(beside, "10.98.0.2") and reached(beside, "10.98.0.3") and reached(beside, "10.99.0.1", 8301)
+    daemon.remove_all()
+    daemon.output("network", "rm", "moded")
+
+
+def test_an_isolated_network_has_no_gateway(daemon: Daemon) -> None:
+    option = "com.docker.network.bridge.gateway_mode_ipv4=isolated"
+    open_one = daemon.docker("network", "create", "-o", option, "moded")
+    assert open_one.returncode == 1 and "'isolated' can only be used for an internal network" in open_one.stderr
+    in_mode(daemon, "isolated", "--internal", "-o", "com.docker.network.bridge.name=moded0")
+    one = daemon.output("run", "-d", "--network", "moded", "--name", "one", IMAGE, "sleep", "60")
+    assert daemon.output("run", "--rm", "--network", "moded", IMAGE, "ping", "-c", "1", "-w", "2", "one")
+    assert daemon.inspect(one)["NetworkSettings"]["Networks"]["moded"]["Gateway"] == ""
+    assert "10.98." not in daemon.space.sh("ip addr show moded0")
+    daemon.restart()
+    assert "10.98." not in daemon.space.sh("ip addr show moded0")
+    daemon.remove_all()
+    daemon.output("network", "rm", "moded")
+
+
+def test_ranges_and_what_is_left_of_them(daemon: Daemon) -> None:
+    daemon.output(
+        "network", "create", "--subnet", "10.98.0.0/24", "--ip-range", "10.98.0.128/30", "--gateway", "10.98.0.1",
+        "--aux-address", "a=10.98.0.128", "--aux-address", "b=10.98.0.2", "--subnet", "10.97.0.0/24", "--ipv6",
+        "ranged",
+    )  # fmt: skip
+    box = daemon.output("run", "-d", "--network", "ranged", IMAGE, "sleep", "60")
+    settings = daemon.inspect(box)["NetworkSettings"]["Networks"]["ranged"]
+    assert settings["IPAddress"] == "10.98.0.129" and settings["GlobalIPv6Address"].startswith("fd")
+    found = daemon.get("/networks/ranged", verbose="true", scope="local").json()
+    subnets = found["Status"]["IPAM"]["Subnets"]
+    assert subnets["10.98.0.0/24"] == {"IPsInUse": 6, "DynamicIPsAvailable": 2}
+    assert subnets["10.97.0.0/24"] == {"IPsInUse": 3, "DynamicIPsAvailable": 253}
+    assert max(usage["DynamicIPsAvailable"] for usage in subnets.values()) == (1 << 64) - 3
+    assert "Status" not in daemon.get("/v1.51/networks/ranged").json()
+    assert daemon.get("/networks/ranged", scope="swarm").status == 404
+    for _ in range(2):
+        daemon.output("run", "-d", "--network", "ranged", IMAGE, "sleep", "60")
+    overflow = daemon.output("run", "-d", "--network", "ranged", IMAGE, "sleep", "60")
+    assert daemon.inspect(overflow)["NetworkSettings"]["Networks"]["ranged"]["IPAddress"].startswith("10.97.")
+    daemon.remove_all()
+    daemon.output("network", "rm", "ranged")
+
+
+def test_filters_of_the_list(daemon: Daemon) -> None:
+    daemon.output("network", "create", "--label", "team=a", "filtered-one")
+    daemon.output("network", "create", "filtered-two")
+
+    def names(*filters: str) -> set[str]:
+        flags = [word for text in filters for word in ("--filter", text)]
+        return set(daemon.output("network", "ls", "--format", "{{.Name}}", *flags).split())
+
+    assert names("name=^filtered-o") == {"filtered-one"} and names("name=two$") == {"filtered-two"}
+    assert names("label=team=a") == {"filtered-one"} and names("type=builtin") == {"bridge", "host", "none"}
+    assert names("driver=null") == {"none"} and names("scope=swarm") == set()
+    assert {"filtered-one", "filtered-two"} <= names("dangling=true")
+    bad = daemon.docker("network", "ls", "--filter", "type=odd")
+    assert bad.returncode == 1 and "invalid filter" in bad.stderr
+    daemon.output("network", "rm", "filtered-one", "filtered-two")
+
+
+def test_link_local_addresses(daemon: Daemon) -> None:
+    daemon.output("network", "create", "local")
+    flags = ("--network", "local", "--link-local-ip", "169.254.34.68", "--link-local-ip", "fe80::34:68")
+    box = daemon.output("run", "-d", *flags, IMAGE, "sleep", "60")
+    shown = daemon.output("exec", box, "ip", "addr", "show", "eth0")
+    assert "169.254.34.68/16" in shown and "fe80::34:68/64" in shown
+    config = daemon.inspect(box)["NetworkSettings"]["Networks"]["local"]["IPAMConfig"]
+    assert config["LinkLocalIPs"] == ["169.254.34.68", "fe80::34:68"]
+    for wrong in ("10.0.0.1", "x"):
+        refused = daemon.docker("run", "-d", "--network", "local", "--link-local-ip", wrong, IMAGE, "true")
+        assert refused.returncode == 125 and wrong in refused.stderr
+    daemon.remove_all()
+    daemon.output("network", "rm", "local")

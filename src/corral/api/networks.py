@@ -11,7 +11,7 @@ from corral.engine import connections
 from corral.engine import filters as matching
 from corral.engine.listing import time_ns
 from corral.errors import NotFound, Unsupported
-from corral.net.model import NetworkRecord, NetworkSpec, NetworkView, PoolRecord
+from corral.net.model import NetworkRecord, NetworkSpec, NetworkView, NoSuchNetwork, PoolRecord
 from corral.wire.common import Wire
 from corral.wire.containers import EndpointSettings
 
@@ -127,6 +127,8 @@ async def list_(services: Services, request: Request) -> Answer:
     """GET /networks"""
     filters = request.query.filters()
     matching.check_names(filters, ("dangling", "driver", "id", "label", "name", "scope", "type"))
+    if unknown := set(filters.get("type", ())) - {"custom", "builtin"}:
+        raise matching.InvalidFilter(f"invalid filter: 'type'='{min(unknown)}'")
     views = await services.engine.networks.list()
     return http.json([_shown(services, view, containers=False) for view in views if _keep(view, filters)])
 
@@ -138,8 +140,8 @@ def _keep(view: NetworkView, filters: matching.Filters) -> bool:
     return matching.every(
         (
             lambda: not filters.get("driver") or record.driver in filters["driver"],
-            lambda: not filters.get("id") or any(record.id.startswith(value) for value in filters["id"]),
-            lambda: not filters.get("name") or any(value in record.name for value in filters["name"]),
+            lambda: not filters.get("id") or matching.match_pattern(filters["id"], (record.id,)),
+            lambda: not filters.get("name") or matching.match_pattern(filters["name"], (record.name,)),
             lambda: not filters.get("scope") or record.scope in filters["scope"],
             lambda: not filters.get("type") or ("custom" if custom else "builtin") in filters["type"],
             lambda: matching.match_labels(filters.get("label", ()), record.labels),
@@ -150,7 +152,17 @@ def _keep(view: NetworkView, filters: matching.Filters) -> bool:
 
 async def inspect(services: Services, request: Request) -> Answer:
     """GET /networks/{name}"""
-    return http.json(_shown(services, await services.engine.networks.get(request.params["name"]), containers=True))
+    scope = request.query.text("scope")
+    view = await services.engine.networks.get(request.params["name"])
+    if scope and scope != view.record.scope:
+        raise NoSuchNetwork(request.params["name"])
+    shown = _shown(services, view, containers=True)
+    if request.version >= (1, 52):
+        subnets = {
+            subnet: {"IPsInUse": used, "DynamicIPsAvailable": free} for subnet, (used, free) in view.usage.items()
+        }
+        shown["Status"] = {"IPAM": {"Subnets": subnets}}
+    return http.json(shown)
 
 
 async def create(services: Services, request: Request) -> Answer:

@@ -122,6 +122,8 @@ def _of_host(host: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for flag, key in (("pid", "PidMode"), ("ipc", "IpcMode")):
         if host.get(key) not in ("", "private", None):
             yield flag, host[key]
+    if host.get("NetRate"):
+        yield "net-rate", host["NetRate"]
     for flag, key in (
         ("cap-add", "CapAdd"), ("cap-drop", "CapDrop"), ("security-opt", "SecurityOpt"), ("add-host", "ExtraHosts"),
         ("dns", "Dns"), ("group-add", "GroupAdd"), ("depends-on", "DependsOn"),

@@ -74,7 +74,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     extensions.apply_labels(host, request.labels or {})
     vaultfiles.check(host, engine.vault)
     endpoints = _networks(request, host)
-    unsupported.check(host, endpoints.values(), confining=engine.facts.confining)
+    unsupported.check(host, confining=engine.facts.confining)
     _check_against_host(engine, host)
     container_id = secrets.token_hex(32)
     shares_name = host.network_mode == "host" or host.network_mode.startswith("container:") or host.uts_mode == "host"

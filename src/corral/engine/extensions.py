@@ -13,6 +13,8 @@ from corral.quantities import duration_ns
 from corral.wire.containers import HostConfig, RestartOptions
 
 RESTART_LABEL = "corral.restart"
+RATE_LABEL = "corral.net-rate"
+_RATE_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
 DEPENDS_LABEL = "corral.depends-on"
 _COMPOSE_DEPENDS = "com.docker.compose.depends_on"
 _COMPOSE_PROJECT = "com.docker.compose.project"
@@ -45,6 +47,9 @@ def apply_labels(host: HostConfig, labels: Mapping[str, str]) -> None:
         host.restart_options = parse_restart(labels[RESTART_LABEL])
     if host.depends_on is None and labels.get(DEPENDS_LABEL):
         host.depends_on = [item.strip() for item in labels[DEPENDS_LABEL].split(",") if item.strip()]
+    if not host.net_rate:
+        host.net_rate = labels.get(RATE_LABEL, "")
+    check_rate(host)
     check_restart(host.restart_options)
     for item in host.depends_on or ():
         parse_dependency(item)
@@ -67,6 +72,30 @@ def parse_restart(text: str) -> RestartOptions:
         except ValueError as error:
             raise BadExtension(f"invalid restart options: {error}") from error
     return found
+
+
+def parse_rate(text: str) -> tuple[int, int]:
+    """`out=10mbit,in=50mbit` as bytes a second (in, out), 0 for any; raises BadExtension."""
+    found = {"in": 0, "out": 0}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = item.partition("=")
+        number = value.lower().removesuffix("bit")
+        unit = _RATE_UNITS.get(number[-1:], 1)
+        number = number if unit == 1 else number[:-1]
+        if name not in found or value.lower() == number or not (number.isascii() and number.isdecimal()):
+            raise BadExtension(f"invalid network rate {item!r}: it must be in=RATE or out=RATE, as in out=10mbit")
+        if not 8_000 <= int(number) * unit <= 10**12:
+            raise BadExtension(f"invalid network rate {item!r}: it must be between 8kbit and 1000gbit")
+        found[name] = int(number) * unit // 8
+    return found["in"], found["out"]
+
+
+def check_rate(host: HostConfig) -> None:
+    """Raise BadExtension unless the container's network can have such a rate."""
+    if host.net_rate:
+        parse_rate(host.net_rate)
+        if host.network_mode == "host" or host.network_mode.startswith("container:"):
+            raise BadExtension("invalid network rate: the container uses the network of another")
 
 
 def check_restart(options: RestartOptions | None) -> None:

@@ -113,11 +113,12 @@ def _host_config(record: Container) -> dict[str, Any]:
         "Annotations",
         "Init",
         "RestartOptions",
+        "NetRate",
         "DependsOn",
         "Secrets",
         "Configs",
     ):
-        if shown[name] is None:
+        if shown[name] in (None, ""):
             del shown[name]
     shown["PortBindings"] = shown["PortBindings"] or {}
     for name in (
@@ -167,7 +168,7 @@ def ports(live: Live) -> dict[str, Any]:
     found: dict[str, Any] = dict.fromkeys(record.config.exposed_ports or {})
     for binding in record.ports:
         key = f"{binding.container_port}/{binding.proto}"
-        entry = {"HostIp": binding.host_ip or "0.0.0.0", "HostPort": str(binding.host_port)}
+        entry = {"HostIp": binding.host_ip or "0.0.0.0", "HostPort": str(binding.host_port or "")}
         found[key] = [*(found.get(key) or []), entry]
     return found
 

@@ -15,6 +15,7 @@ import msgspec
 from corral.engine import (
     cdi,
     devices,
+    extensions,
     failures,
     filesystem,
     forwarding,
@@ -253,14 +254,18 @@ def request_of(engine: Engine, live: Live, network: str, settings: EndpointSetti
     """One network a container wants to join, in the network side's terms."""
     record, ipam = live.record, settings.ipam_config
     linked = links.resolve(engine, live, [*(settings.links or ()), *(record.host.links or ())])
+    rate_in, rate_out = extensions.parse_rate(record.host.net_rate)
     return EndpointRequest(
         network=network,
+        rate_in=rate_in,
+        rate_out=rate_out,
         aliases=tuple(settings.aliases or ()),
         ipv4=(ipam.ipv4_address or None) if ipam else None,
         ipv6=(ipam.ipv6_address or None) if ipam else None,
         mac=settings.mac_address or record.config.mac_address or None,
         driver_opts=dict(settings.driver_opts or {}),
         gw_priority=settings.gw_priority,
+        link_local=tuple((ipam.link_local_ips or ()) if ipam else ()),
         links=tuple((other.id, alias) for other, alias in linked) if network != "bridge" else (),
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from corral.engine.hostfacts import HostFacts
 from corral.errors import InvalidParameter, Unsupported
-from corral.wire.containers import EndpointSettings, HostConfig, Resources
+from corral.wire.containers import HostConfig, Resources
 
 
 class NotSupported(Unsupported):
@@ -23,15 +23,12 @@ class NoRealtime(InvalidParameter):
     """Real-time limits on a kernel without them for groups."""
 
 
-def check(host: HostConfig, networks: Iterable[EndpointSettings], *, confining: frozenset[str]) -> None:
+def check(host: HostConfig, *, confining: frozenset[str]) -> None:
     """Raise NotSupported for what would otherwise be ignored; `confining` are security modules this kernel enforces."""
     if host.storage_opt:
         raise NotSupported("--storage-opt is not supported: overlay snapshots have no size limit of their own yet")
     if host.cgroup:
         raise NotSupported("joining the cgroup of another container is not supported")
-    for settings in networks:
-        if settings.ipam_config is not None and settings.ipam_config.link_local_ips:
-            raise NotSupported("link-local addresses of an endpoint are not supported")
     _check_labels(host.security_opt or (), confining)
 
 

@@ -133,7 +133,7 @@ class Core:
         target = _target(joined)
         for binding in attached.bindings:
             try:
-                attached.held += self.publisher.hold([binding], target)
+                attached.held += self._hold(joined, [binding])
             except PortTaken as error:
                 # The container runs and its map elements work; somebody else has the port for IPv6 and loopback.
                 _log.warning("cannot hold a published port of container %s again: %s", container_id[:12], error)
@@ -180,7 +180,7 @@ class Core:
             for endpoint in attached.endpoints
             if endpoint.network_id == record.id
         }
-        return NetworkView(record, users)
+        return NetworkView(record, users, self.registry.usage(record))
 
     def create(self, spec: NetworkSpec) -> NetworkRecord:
         """Create a network and its bridge."""
@@ -393,20 +393,21 @@ class Core:
         old_endpoints, old_held = attached.endpoints, attached.held
         attached.endpoints = wanted
         target = _target(wanted)
+        kept = bool(old_held) and old_held[0].routed != self._translates(wanted)
         if plan.gateway_endpoint(wanted) is None:
-            attached.held = []
-        elif old_held:
+            attached.held, kept = [], False
+        elif kept:
             attached.held = [replace(port, target=target) for port in old_held]
         else:
             attached.held = self._publish(attached, attached.bindings)
         try:
             self._filter.replace(before, self._elements(attached))
         except NftError:
-            if not old_held:
+            if not kept:
                 self.publisher.release(attached.held)
             attached.endpoints, attached.held = old_endpoints, old_held
             raise
-        dropped = [] if attached.held else old_held
+        dropped = [] if kept else old_held
         for port in dropped:
             self.publisher.forget(port)
         return dropped
@@ -443,9 +444,23 @@ class Core:
         if gateway is None or not bindings:
             return []
         try:
-            return self.publisher.hold(bindings, _target(attached.endpoints))
+            return self._hold(attached.endpoints, bindings)
         except PortTaken as error:
             raise PortsFailed(attached.name, gateway.endpoint_id, str(error)) from error
+
+    def _hold(self, joined: tuple[Endpoint, ...], bindings: Sequence[PortBinding]) -> list[HeldPort]:
+        """Take ports of the host for bindings, or none where the container's own address is what is reached."""
+        if self._translates(joined):
+            return self.publisher.hold(bindings, _target(joined))
+        return [HeldPort(ports.check(binding), _target(joined), None, routed=True) for binding in bindings]
+
+    def _translates(self, joined: tuple[Endpoint, ...]) -> bool:
+        gateway = plan.gateway_endpoint(joined)
+        record = self.registry.find(gateway.network_id) if gateway else None
+        if gateway is None or record is None:
+            return True
+        families = [family for family, address in ((4, gateway.ipv4), (6, gateway.ipv6)) if address]
+        return any(rules.gateway_mode(record, family).startswith("nat") for family in families)
 
     def _shown(self, attached: Attached) -> tuple[PortBinding, ...]:
         return ports.expand((port.binding for port in attached.held), ipv6=self.publisher.ipv6)

@@ -51,6 +51,9 @@ def _check_options(spec: NetworkSpec) -> None:
             "0",
         ):
             raise InvalidNetwork(f"invalid boolean for {key}: {value}")
+    for family in (4, 6):
+        if spec.options.get(f"{OPTION}gateway_mode_ipv{family}") == "isolated" and not spec.internal:
+            raise InvalidNetwork("gateway mode 'isolated' can only be used for an internal network")
     name = spec.options.get(BRIDGE_NAME, "")
     if len(name) > 15 or not set(name) <= _NAME:
         raise InvalidNetwork(f"invalid bridge interface name: {name}")
@@ -74,4 +77,12 @@ def choose_pools(
         chosen.append(PoolRecord(str(ipam.choose(defaults, [*used, *foreign]))))
     if spec.ipv6 and 6 not in families:
         chosen.append(PoolRecord(str(ipam.unique_local(seed))))
-    return (*asked, *ipam.complete(chosen))
+    return tuple(_gateway_less(spec, pool) for pool in (*asked, *ipam.complete(chosen)))
+
+
+def _gateway_less(spec: NetworkSpec, pool: PoolRecord) -> PoolRecord:
+    """The pool without a gateway where the bridge gets no address."""
+    version = ip_network(pool.subnet).version
+    if spec.options.get(f"{OPTION}gateway_mode_ipv{version}") != "isolated":
+        return pool
+    return PoolRecord(pool.subnet, pool.range, "", pool.auxiliary)

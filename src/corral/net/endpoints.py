@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
 from corral.net import ipam, parents
-from corral.net.model import Endpoint, EndpointRequest, InvalidNetwork, NetworkRecord
+from corral.net.model import Endpoint, EndpointRequest, InvalidNetwork, NetworkRecord, NetworkRefused
 from corral.net.registry import Registry, new_id, parse_address
 
 
@@ -26,6 +26,15 @@ def check(record: NetworkRecord, request: EndpointRequest) -> None:
             address = parse_address(wanted, family)
             if not any(address in ip_network(pool.subnet) for pool in record.pools):
                 raise ipam.AddressOutsidePool(wanted)
+    if request.rate_in and not record.bridge:
+        raise NetworkRefused(f"cannot limit what arrives on network {record.name}: it is not a bridge")
+    for text in request.link_local:
+        try:
+            valid = ip_address(text).is_link_local
+        except ValueError:
+            valid = False
+        if not valid:
+            raise InvalidNetwork(f"invalid endpoint settings:\ninvalid link-local IP address: {text}")
     if request.mac and record.driver == "ipvlan":
         raise InvalidNetwork("ipvlan interfaces do not support custom mac address assignment")
     if request.mac and not _is_mac(request.mac):
@@ -61,6 +70,9 @@ def build(
         driver_opts=request.driver_opts,
         upstream=() if record.default else upstream,
         driver=record.driver,
+        link_local=request.link_local,
+        rate_in=request.rate_in,
+        rate_out=request.rate_out,
         on_link=parents.on_link(record) and not record.internal,
     )
     return _with_gateways(record, endpoint)

@@ -121,6 +121,17 @@ class Pool:
                 return type(self.subnet.network_address)(candidate)
         return None
 
+    def usage(self) -> tuple[int, int]:
+        """(addresses in use or reserved, addresses of the range that are free), at most 2**64 - 1 each."""
+        ends = 0
+        if self.subnet.version == 4 and self.subnet.prefixlen <= 30:
+            ends = 2
+        elif self.subnet.version == 6 and self.subnet.prefixlen <= 126:
+            ends = 1
+        within = sum(self._first <= number <= self._last for number in self._taken)
+        limit = (1 << 64) - 1
+        return min(ends + len(self._taken), limit), min(self._last - self._first + 1 - within, limit)
+
     def release(self, address: Address) -> None:
         """Give an address back; that of the gateway and auxiliary ones stay taken."""
         if int(address) not in self._reserved:

@@ -82,6 +82,9 @@ class EndpointRequest:
     links: tuple[tuple[str, str], ...] = ()
     driver_opts: dict[str, str] = field(default_factory=dict)
     gw_priority: int = 0
+    link_local: tuple[str, ...] = ()
+    rate_in: int = 0  # bytes a second that arrive and that are sent; 0 is any
+    rate_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,9 @@ class Endpoint:
     upstream: tuple[str, ...] = ()  # whom the embedded DNS server asks in turn
     driver: str = "bridge"
     on_link: bool = False  # the default route has no gateway
+    link_local: tuple[str, ...] = ()  # additional addresses, as given
+    rate_in: int = 0
+    rate_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +181,7 @@ class NetworkView:
 
     record: NetworkRecord
     endpoints: dict[str, Endpoint]
+    usage: dict[str, tuple[int, int]] = field(default_factory=dict)  # by subnet: in use, can be given out
 
 
 class NoSuchNetwork(errors.NotFound):

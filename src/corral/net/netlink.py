@@ -24,6 +24,7 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWQDISC = 36
 
 IFF_UP = 0x1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
@@ -35,12 +36,15 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 3, 0, 253, 1
 NLA_F_NESTED = 0x8000
+TCA_KIND, TCA_OPTIONS, TC_H_ROOT = 1, 2, 0xFFFFFFFF
+TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_BURST, TC_LINKLAYER_ETHERNET = 1, 4, 6, 1
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDR = struct.Struct("=BBBBI")  # family, prefix, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
+_RATESPEC = struct.Struct("=BBHhHI")  # cell log, link layer, overhead, cell align, mpu, rate
 _U32 = struct.Struct("=I")
 _U16 = struct.Struct("=H")
 
@@ -202,6 +206,18 @@ def default_route(index: int, gateway: Address) -> Message:
     body = _ROUTE.pack(_family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
     body += _attribute(RTA_GATEWAY, gateway.packed) + _number(RTA_OIF, index)
     return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"default via {gateway}")
+
+
+def shape(index: int, rate: int) -> Message:
+    """Let an interface send `rate` bytes a second: a token bucket (tc-tbf(8)) that queues a tenth of a second."""
+    burst = max(rate // 50, 1 << 16)  # 20 ms, and not less than the largest packet that is segmented later
+    specification = _RATESPEC.pack(0, TC_LINKLAYER_ETHERNET, 0, 0, 0, min(rate, 0xFFFFFFFF))
+    parameters = specification + bytes(_RATESPEC.size) + struct.pack("=III", max(rate // 10, 1 << 17), 0, 0)
+    options = _attribute(TCA_TBF_PARMS, parameters) + _attribute(TCA_TBF_RATE64, struct.pack("=Q", rate))
+    options += _number(TCA_TBF_BURST, burst)
+    body = struct.pack("=BxxxiIII", 0, index, 0, TC_H_ROOT, 0) + _text(TCA_KIND, "tbf")
+    body += _attribute(TCA_OPTIONS | NLA_F_NESTED, options)
+    return Message(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, body, f"rate of link {index}")
 
 
 def default_device_route(index: int, family: int) -> Message:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
 
 from corral.net import parents
 from corral.net.model import Endpoint, NetworkRecord
@@ -33,6 +33,8 @@ class LinkPlan:
     kind: str = "veth"
     mode: int = 0
     flag: int = 0
+    rate_in: int = 0  # bytes a second towards the container, and from it; 0 is any
+    rate_out: int = 0
     device_routes: tuple[int, ...] = ()  # IP versions whose default route is the interface itself
 
     def describe(self) -> str:
@@ -60,9 +62,12 @@ def link(
         addresses.append(IPv4Interface(f"{endpoint.ipv4}/{endpoint.prefix_len}"))
     if endpoint.ipv6:
         addresses.append(IPv6Interface(f"{endpoint.ipv6}/{endpoint.prefix6}"))
+    for text in endpoint.link_local:
+        addresses.append(ip_interface(f"{text}/{64 if ':' in text else 16}"))
     for family, gateway in ((4, endpoint.gateway), (6, endpoint.gateway6)):
         if gateway and family in families:
             gateways.append(ip_address(gateway))
+    six = any(address.version == 6 for address in addresses)
     if record.parent:
         return LinkPlan(
             "",
@@ -72,10 +77,11 @@ def link(
             int(record.options.get(MTU_OPTION, 0)),
             tuple(addresses),
             tuple(gateways),
-            bool(endpoint.ipv6),
+            six,
             kind=record.driver,
             mode=parents.MODES[record.driver][parents.mode(record.driver, record.options)],
             flag=parents.FLAGS[record.options.get("ipvlan_flag") or "bridge"] if record.driver == "ipvlan" else 0,
+            rate_out=endpoint.rate_out,
             device_routes=device_routes(endpoint, families),
         )
     return LinkPlan(
@@ -86,8 +92,10 @@ def link(
         int(record.options.get(MTU_OPTION, default_mtu)),
         tuple(addresses),
         tuple(gateways),
-        bool(endpoint.ipv6),
+        six,
         hairpin,
+        rate_in=endpoint.rate_in,
+        rate_out=endpoint.rate_out,
     )
 
 

@@ -32,6 +32,7 @@ class HeldPort:
     binding: PortBinding
     target: Target
     socket: socket.socket | None
+    routed: bool = False  # reached at the container's own address: no port of the host is taken
 
 
 def host_has_ipv6() -> bool:
@@ -86,7 +87,8 @@ class Publisher:
 
     def forget(self, port: HeldPort) -> None:
         """Forget a port whose socket somebody else closes."""
-        self._held.pop((port.binding.proto, port.binding.host_ip, port.binding.host_port), None)
+        if not port.routed:
+            self._held.pop((port.binding.proto, port.binding.host_ip, port.binding.host_port), None)
 
     def _hold_one(self, binding: PortBinding, target: Target) -> HeldPort:
         failure: PortTaken | None = None

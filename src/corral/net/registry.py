@@ -234,6 +234,10 @@ class Registry:
                 if address in pool:
                     pool.release(address)
 
+    def usage(self, record: NetworkRecord) -> dict[str, tuple[int, int]]:
+        """By subnet: addresses in use or reserved, and addresses that can be given out."""
+        return {str(pool.subnet): pool.usage() for pool in self._pools[record.id]}
+
     @staticmethod
     def pool_of(record: NetworkRecord, address: str) -> PoolRecord:
         """The pool that contains one of the network's addresses."""

@@ -49,6 +49,8 @@ add set inet {t} bridges {{ type ifname; }}
 add set inet {t} internal {{ type ifname; }}
 add set inet {t} masquerade4 {{ type ifname; }}
 add set inet {t} masquerade6 {{ type ifname; }}
+add set inet {t} open4 {{ type ifname; }}
+add set inet {t} open6 {{ type ifname; }}
 add set inet {t} same {{ type ifname . ifname; }}
 add set inet {t} talk {{ type ifname . ifname; }}
 add set inet {t} self4 {{ type ipv4_addr . ipv4_addr; }}
@@ -93,6 +95,8 @@ add rule inet {t} forward oifname @internal drop
 add rule inet {t} forward ct status dnat jump allow
 add rule inet {t} forward ip daddr . meta l4proto . th dport @routed4 jump allow
 add rule inet {t} forward ip6 daddr . meta l4proto . th dport @routed6 jump allow
+add rule inet {t} forward meta nfproto ipv4 oifname @open4 jump allow
+add rule inet {t} forward meta nfproto ipv6 oifname @open6 jump allow
 add rule inet {t} forward oifname @bridges drop
 add rule inet {t} forward jump allow
 add rule inet {t} allow {mark}accept
@@ -160,7 +164,7 @@ def flag(record: NetworkRecord, name: str, default: bool) -> bool:
 
 
 def gateway_mode(record: NetworkRecord, family: int) -> str:
-    """`nat`, `routed` or `isolated`."""
+    """`nat`, `nat-unprotected`, `routed` or `isolated`."""
     return record.options.get(f"{OPTION}gateway_mode_ipv{family}", "") or "nat"
 
 
@@ -174,8 +178,14 @@ def of_network(record: NetworkRecord) -> list[Element]:
         found.append(Element("inet", "internal", bridge))
     elif flag(record, "enable_ip_masquerade", True):
         found += [
-            Element("inet", f"masquerade{family}", bridge) for family in (4, 6) if gateway_mode(record, family) == "nat"
+            Element("inet", f"masquerade{family}", bridge)
+            for family in (4, 6)
+            if gateway_mode(record, family).startswith("nat")
         ]
+    if not record.internal:
+        for family in (4, 6):
+            if gateway_mode(record, family) == "nat-unprotected":
+                found.append(Element("inet", f"open{family}", bridge))
     for pool in record.pools:
         if pool.gateway:
             found.append(Element("bridge", f"owned{ip_address(pool.gateway).version}", pool.gateway))
@@ -195,6 +205,10 @@ def of_endpoint(endpoint: Endpoint, host_link: str) -> list[Element]:
             found.append(Element("bridge", f"owned{family}", address))
             found.append(Element("bridge", f"owner{family}", f"{port} . {address}"))
             found.append(Element("inet", f"self{family}", f"{address} . {address}"))
+    for address in endpoint.link_local:
+        family = ip_address(address).version
+        found.append(Element("bridge", f"owned{family}", address))
+        found.append(Element("bridge", f"owner{family}", f"{port} . {address}"))
     return found
 
 

@@ -132,7 +132,14 @@ class Host:
                 messages.append(netlink.link_up(found.index))
                 messages += [netlink.default_route(found.index, gateway) for gateway in plan.gateways]
                 messages += [netlink.default_device_route(found.index, family) for family in plan.device_routes]
+                if plan.rate_out:
+                    messages.append(netlink.shape(found.index, plan.rate_out))
                 inner.execute(messages)
+            if plan.rate_in:
+                # What the bridge's port sends is what the container receives.
+                outer = self.netlink.find_link(plan.host)
+                assert outer is not None
+                self.netlink.execute([netlink.shape(outer.index, plan.rate_in)])
         except OSError:
             if plan.kind == "veth":
                 self.delete_link(plan.host)

@@ -280,6 +280,7 @@ class HostConfig(Resources):
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
     restart_options: RestartOptions | None = None
+    net_rate: str = ""  # out=10mbit,in=50mbit
     depends_on: list[str] | None = None  # beyond Docker: NAME[:started|healthy|completed]
     secrets: list[VaultFile] | None = None
     configs: list[VaultFile] | None = None

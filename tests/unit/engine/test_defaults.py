@@ -14,8 +14,6 @@ from corral.engine.unsupported import NotSupported
 from corral.oci.image import RunConfig
 from corral.wire.containers import (
     ContainerConfig,
-    EndpointIPAMConfig,
-    EndpointSettings,
     Healthcheck,
     HostConfig,
     LogConfig,
@@ -180,17 +178,11 @@ def test_stop_timeouts() -> None:
 )
 def test_nothing_is_ignored_silently(fields: dict[str, Any]) -> None:
     with pytest.raises(NotSupported):
-        unsupported.check(HostConfig(**fields), [], confining=frozenset())
+        unsupported.check(HostConfig(**fields), confining=frozenset())
 
 
 def test_options_that_ask_for_nothing_special_pass() -> None:
-    unsupported.check(HostConfig(), [EndpointSettings()], confining=frozenset())
-
-
-def test_link_local_addresses_are_refused() -> None:
-    asked = EndpointSettings(ipam_config=EndpointIPAMConfig(link_local_ips=["169.254.1.1"]))
-    with pytest.raises(NotSupported):
-        unsupported.check(HostConfig(), [asked], confining=frozenset())
+    unsupported.check(HostConfig(), confining=frozenset())
 
 
 def test_what_the_kernel_cannot_limit_is_dropped_with_a_warning() -> None:
@@ -213,8 +205,8 @@ def test_what_the_kernel_cannot_limit_is_dropped_with_a_warning() -> None:
 def test_profiles_are_refused_where_the_kernel_would_enforce_them() -> None:
     for options, module in ((["apparmor=mine"], "apparmor"), (["label:type:x_t"], "selinux")):
         host = HostConfig(security_opt=options)
-        unsupported.check(host, [], confining=frozenset())
+        unsupported.check(host, confining=frozenset())
         with pytest.raises(NotSupported):
-            unsupported.check(host, [], confining=frozenset({module}))
+            unsupported.check(host, confining=frozenset({module}))
     harmless = HostConfig(security_opt=["apparmor=unconfined", "label=disable", "seccomp=unconfined"])
-    unsupported.check(harmless, [], confining=frozenset({"apparmor", "selinux"}))
+    unsupported.check(harmless, confining=frozenset({"apparmor", "selinux"}))

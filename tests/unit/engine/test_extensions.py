@@ -91,3 +91,23 @@ def test_edits() -> None:
     for entry in ("A", "=1", ""):
         with pytest.raises(InvalidParameter, match="must be NAME=VALUE"):
             edits.apply(config, UpdateRequest(env_add=[entry]))
+
+
+def test_rates() -> None:
+    assert extensions.parse_rate("out=10mbit,in=50Mbit") == (50_000_000 // 8, 10_000_000 // 8)
+    assert extensions.parse_rate("out=1gbit") == (0, 125_000_000)
+    assert extensions.parse_rate("in=64000bit") == (8000, 0)
+    assert extensions.parse_rate("") == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["10mbit", "out=10", "out=mbit", "up=1mbit", "out=-1mbit", "out=1.5mbit", "out=1bit", "in=9999gbit", "in="]
+)
+def test_rates_that_cannot_be(text: str) -> None:
+    with pytest.raises(extensions.BadExtension, match="invalid network rate"):
+        extensions.parse_rate(text)
+
+
+def test_a_rate_needs_a_network_of_its_own() -> None:
+    with pytest.raises(extensions.BadExtension, match="uses the network of another"):
+        extensions.apply_labels(HostConfig(network_mode="host"), {"corral.net-rate": "out=1mbit"})
