@@ -56,8 +56,6 @@ def test_throttles(engine: Engine, kind: str) -> None:
 
 def test_what_limits_cannot_be(engine: Engine) -> None:
     for host, message in (
-        ({"BlkioWeight": 5}, "Range of blkio weight is from 10 to 1000"),
-        ({"BlkioWeightDevice": [{"Path": "/dev/no-such-disk", "Weight": 100}]}, "/dev/no-such-disk"),
         ({"BlkioDeviceReadBps": [{"Path": "/dev/null", "Rate": 100}]}, "not a block device"),
         ({"MemorySwappiness": 101}, "valid memory swappiness range is 0-100"),
         ({"CpuPeriod": 1}, "CPU cfs period can not be less than 1ms"),
@@ -215,3 +213,31 @@ def test_ipc_modes(engine: Engine) -> None:
     assert host == str(Path("/proc/self/ns/ipc").readlink())
     assert engine.output("run", "--rm", "--ipc", "none", IMAGE, "sh", "-c", "mount | grep -c /dev/shm || true") == "0"
     assert engine.output("run", "--rm", "--userns", "host", IMAGE, "cat", "/proc/self/uid_map").split()[0] == "0"
+
+
+@pytest.mark.skipif(not _CGROUP_1, reason="reads version 1 files; version 2 is tested under user-mode Linux")
+@pytest.mark.parametrize(
+    ("change", "file", "expected"),
+    [
+        ({"CpuPeriod": 50_000}, "cpu/cpu.cfs_period_us", "50000"),
+        ({"CpuQuota": 25_000}, "cpu/cpu.cfs_quota_us", "25000"),
+        ({"CpusetMems": "0"}, "cpuset/cpuset.mems", "0"),
+        ({"MemoryReservation": 32 << 20}, "memory/memory.soft_limit_in_bytes", str(32 << 20)),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "".join(value),
+)
+def test_update_of_each(engine: Engine, change: dict[str, object], file: str, expected: str) -> None:
+    container = engine.start("sleep", "60")
+    assert engine.post(f"/containers/{container}/update", change).status == 200
+    assert engine.output("exec", container, "cat", f"/sys/fs/cgroup/{file}") == expected
+
+
+def test_a_device_is_used_as_permitted(engine: Engine) -> None:
+    script = "head -c 0 /dev/mine && echo read; : > /dev/mine"
+    done = engine.docker("run", "--rm", "--device", "/dev/loop-control:/dev/mine:r", IMAGE, "sh", "-c", script)
+    assert done.stdout == "read\n"
+    assert "not permitted" in done.stderr
+
+
+def test_the_address_of_the_first_network_card(engine: Engine) -> None:
+    assert "02:42:ac:11:00:77" in run(engine, {}, "ip link", MacAddress="02:42:ac:11:00:77")
