@@ -127,6 +127,7 @@ HOST_CONFIG = {
     "MaskedPaths": _HOST,
     "ReadonlyPaths": _HOST,
     # beyond Docker
+    "NetRate": f"{_BEYOND}::test_what_a_container_sends_and_receives_is_limited",
     "RestartOptions": f"{_BEYOND}::test_restart_options",
     "Secrets": "untested: files in /run/secrets",
     "Configs": "untested: files of their own",
@@ -137,7 +138,7 @@ ENDPOINT_SETTINGS = {
     "IPAMConfig": f"{_OWN}::test_addresses_of_an_endpoint",
     "IPAMConfig.IPv4Address": f"{_OWN}::test_addresses_of_an_endpoint",
     "IPAMConfig.IPv6Address": "untested: a fixed address",
-    "IPAMConfig.LinkLocalIPs": "refused: link-local addresses of an endpoint",
+    "IPAMConfig.LinkLocalIPs": "compat/test_docker_network.py::test_link_local_addresses",
     "Links": "untested: names of other containers in this network",
     "MacAddress": f"{_OWN}::test_addresses_of_an_endpoint",
     "Aliases": f"{_NETWORK}::test_user_defined_network_with_names",
