@@ -127,9 +127,9 @@ HOST_CONFIG = {
     "MaskedPaths": _HOST,
     "ReadonlyPaths": _HOST,
     # beyond Docker
+    "NetRate": f"{_BEYOND}::test_what_a_container_sends_and_receives_is_limited",
     "RestartOptions": f"{_BEYOND}::test_restart_options",
     "Secrets": "integration/test_vault.py::test_a_secret_is_a_file_of_its_containers",
-    "NetRate": "compat/test_beyond_docker.py::test_what_a_container_sends_and_receives_is_limited",
     "Configs": "integration/test_vault.py::test_a_secret_is_a_file_of_its_containers",
     "DependsOn": f"{_BEYOND}::test_a_start_waits_for_what_it_depends_on",
 }
@@ -138,7 +138,7 @@ ENDPOINT_SETTINGS = {
     "IPAMConfig": f"{_OWN}::test_addresses_of_an_endpoint",
     "IPAMConfig.IPv4Address": f"{_OWN}::test_addresses_of_an_endpoint",
     "IPAMConfig.IPv6Address": "untested: a fixed address",
-    "IPAMConfig.LinkLocalIPs": "refused: link-local addresses of an endpoint",
+    "IPAMConfig.LinkLocalIPs": "compat/test_docker_network.py::test_link_local_addresses",
     "Links": "compat/test_parameters.py::test_endpoints",
     "MacAddress": f"{_OWN}::test_addresses_of_an_endpoint",
     "Aliases": f"{_NETWORK}::test_user_defined_network_with_names",
