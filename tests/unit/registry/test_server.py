@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -206,14 +206,14 @@ def test_a_body_that_trickles_ends(start: Callable[..., Running], monkeypatch: p
 def test_at_the_limit_the_idlest_connection_goes(start: Callable[..., Running]) -> None:
     running = start(connections_max=2)
     request = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"
-    sockets = []
-    for _ in range(3):
-        sockets.append(running.connect())
-        sockets[-1].sendall(request)
-        assert sockets[-1].recv(1000).startswith(b"HTTP/1.1 200 ")
-    assert read_all(sockets[0]) == b""
-    for sock in sockets:
-        sock.close()
+    with ExitStack() as stack:
+        sockets = []
+        for _ in range(3):
+            sockets.append(stack.enter_context(running.connect()))
+            sockets[-1].sendall(request)
+            assert sockets[-1].recv(1000).startswith(b"HTTP/1.1 200 ")
+            until(lambda: all(one.idle_since is not None for one in list(running.server._wires)))
+        assert read_all(sockets[0]) == b""
 
 
 def test_half_a_head_does_not_keep_others_out(start: Callable[..., Running]) -> None:
