@@ -146,6 +146,12 @@ cp cli-one:/a cli-two:/b
 info --format '{{.Driver}} {{.NCPU}} {{json .Plugins}}'
 version --format '{{.Server.Version}} {{.Server.Os}}'
 events --since 1h --until 0s --filter container=cli-two --filter event=create
+search --filter foo term
+search 127.0.0.1:1/term
+plugin ls
+plugin ls --format json
+plugin ls -q
+plugin ls --filter foo=bar
 events --since 1h --until 0s --filter container=cli-two --format '{{.Type}} {{.Action}} {{.Actor.ID}}'
 context ls
 context show

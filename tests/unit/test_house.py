@@ -93,6 +93,7 @@ EXERCISED = {
     "HEAD /_ping": '"HEAD", "/_ping"',
     "GET /version": "/version",
     "GET /info": '"info"|/info',
+    "GET /plugins": "plugin ls",
     "GET /events": '"events"|/events',
     "GET /system/df": "/system/df",
     "GET /containers/json": '"ps"|/containers/json',

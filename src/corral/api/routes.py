@@ -25,6 +25,7 @@ ROUTES = (
     Route("GET", "/version", system.version),
     Route("GET", "/info", system.info),
     Route("GET", "/events", system.events),
+    Route("GET", "/plugins", system.managed_plugins, (1, 25)),
     Route("GET", "/system/df", upkeep.disk_usage),
     Route("POST", "/system/check", upkeep.check_store),
     # containers

@@ -113,7 +113,7 @@ def platform_json(text: str) -> str | None:
     from corral.cli import jsontext
 
     parts = dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
-    return jsontext.dumps(parts)
+    return jsontext.dumps(dict(sorted(parts.items())))
 
 
 def _save(session: Session) -> int:

@@ -60,7 +60,8 @@ def _classic(client: Client, body: dict[str, Any], source: _Source, flags: Flags
 
     if flags["build-context"]:
         raise CliError("this daemon cannot build with named contexts: it has the classic API only")
-    known = {"dockerfile": source.text or "", "name": source.name, "remote": source.remote}
+    known: dict[str, Any] = {"dockerfile": source.text or "", "name": source.name, "remote": source.remote}
+    known |= {name: flags[flag] for name, flag in (("rm", "rm"), ("forcerm", "force-rm"), ("compress", "compress"))}
     return classicbuild.build(client, body | known, source.folder, source.path, quiet=flags["quiet"])
 
 
@@ -154,6 +155,14 @@ def _request(session: Session, source: _Source) -> dict[str, Any]:
         "network": flags["network"],
         "hosts": list(flags["add-host"]),
         "memory": flags["memory"],
+        "memory_swap": flags["memory-swap"],
+        "cpu_period": flags["cpu-period"],
+        "cpu_quota": flags["cpu-quota"],
+        "cpu_shares": flags["cpu-shares"],
+        "cpuset_cpus": flags["cpuset-cpus"],
+        "cpuset_mems": flags["cpuset-mems"],
+        "cgroup_parent": flags["cgroup-parent"],
+        "security_opt": list(flags["security-opt"]),
         "shm_size": flags["shm-size"],
         "ulimits": [_ulimit(text) for text in flags["ulimit"]],
         "allowed": _allowed(flags),
@@ -437,12 +446,22 @@ _FLAGS = (
     Flag("build-context", "", "list", "Give another context a name (NAME=FOLDER, NAME=docker-image://IMAGE)"),
     Flag("cache-from", "", "list", "Take cache from an image or folder: IMAGE, type=local,src=FOLDER"),
     Flag("cache-to", "", "list", "Keep cache: type=inline, type=registry,ref=IMAGE, type=local,dest=FOLDER"),
+    Flag("cgroup-parent", "", "string", "Parent of the commands' cgroups"),
     Flag("check", "", "bool", "Only look for what is wrong or unwise"),
+    Flag("compress", "", "bool", "Compress the context, for a daemon with the classic API only"),
+    Flag("cpu-period", "", "int", "Length of the commands' CPU period, in microseconds"),
+    Flag("cpu-quota", "", "int", "CPU time of the commands in each period, in microseconds"),
+    Flag("cpu-shares", "c", "int", "CPU time of the commands relative to others"),
+    Flag("cpuset-cpus", "", "string", "CPUs that the commands may use (0-3, 0,1)"),
+    Flag("cpuset-mems", "", "string", "Memory nodes that the commands may use (0-3, 0,1)"),
+    Flag("disable-content-trust", "", "bool", "Skip image verification", True, hidden=True),
     Flag("file", "f", "string", "The Dockerfile (- for standard input)"),
+    Flag("force-rm", "", "bool", "Remove intermediate containers always (the classic API's; Corral has none)"),
     Flag("iidfile", "", "string", "Write the image's id to a file"),
     Flag("label", "", "list", "Label the image (KEY=VALUE)"),
     Flag("load", "", "bool", "Keep the image at the daemon, as every build does"),
     Flag("memory", "m", "bytes", "Memory that each command may use"),
+    Flag("memory-swap", "", "swap", "Memory and swap together; -1 for unlimited swap"),
     Flag("metadata-file", "", "string", "Write what was built to a file, as JSON"),
     Flag("network", "", "string", "Network of the commands"),
     Flag("no-cache", "", "bool", "Do every step anew"),
@@ -456,8 +475,10 @@ _FLAGS = (
     Flag("pull", "", "bool", "Fetch bases even if they are here"),
     Flag("push", "", "bool", "Push the image"),
     Flag("quiet", "q", "bool", "Print the image's id only"),
+    Flag("rm", "", "bool", "Remove intermediate containers (the classic API's; Corral has none)", True),
     Flag("sbom", "", "string", "Attest which packages are in the image (true)"),
     Flag("secret", "", "list", "Give commands a secret: id=NAME[,src=FILE][,env=VARIABLE]"),
+    Flag("security-opt", "", "strings", "Security option of the commands"),
     Flag("shm-size", "", "bytes", "Size of /dev/shm"),
     Flag("squash", "", "bool", "Make one layer of all new ones"),
     Flag("ssh", "", "list", "Give commands an SSH agent: default, or NAME=SOCKET"),

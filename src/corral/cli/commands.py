@@ -17,6 +17,7 @@ COMMON = {
     "images": ("images", "LIST", "List images"),
     "login": ("login", "LOGIN", "Store credentials for a registry"),
     "logout": ("login", "LOGOUT", "Forget the credentials for a registry"),
+    "search": ("search", "SEARCH", "Search a registry for images"),
     "version": ("system", "VERSION", "Show the versions of client and daemon"),
     "info": ("system", "INFO", "Show what the daemon and its machine are"),
     "quickstart": ("quickstart", "QUICKSTART", "Start a daemon, get a Debian image, open a shell in it"),
@@ -151,6 +152,10 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
             "rm": ("networks", "RM", "Remove networks"),
         },
     ),
+    "plugin": (
+        "Look at the plugins of a Docker daemon",
+        {"ls": ("plugins", "LIST", "List plugins")},
+    ),
     "registry": (
         "Run a registry of images",
         {
@@ -193,13 +198,17 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
         },
     ),
 }
+# what programs run, and no help shows
+HIDDEN: dict[str, tuple[str, str, str]] = {
+    "system dial-stdio": ("dial", "DIAL", "Connect standard input and output to the daemon"),
+}
 # what else a command of a group is called
 GROUP_ALIASES = {"list": "ls", "remove": "rm"}
 
 
 def top_level(name: str) -> tuple[str, str, str] | None:
     """Where the command is, or None."""
-    return COMMON.get(name) or OTHERS.get(name)
+    return COMMON.get(name) or OTHERS.get(name) or HIDDEN.get(name)
 
 
 def in_group(group: str, name: str) -> tuple[str, str, str] | None:
@@ -207,7 +216,7 @@ def in_group(group: str, name: str) -> tuple[str, str, str] | None:
     members = GROUPS[group][1]
     if group == "container" and name == "ps":
         name = "ls"
-    return members.get(name) or members.get(GROUP_ALIASES.get(name, ""))
+    return members.get(name) or members.get(GROUP_ALIASES.get(name, "")) or HIDDEN.get(f"{group} {name}")
 
 
 def load(place: tuple[str, str, str]) -> Command:

@@ -84,7 +84,13 @@ def _row(one: Mapping[str, Any], repository: str, tag: str, digest: str, full: b
 
 def _remove(session: Session) -> int:
     flags = session.flags
-    query = {"force": flags["force"] or None, "noprune": flags["no-prune"] or None}
+    from corral.cli.archives import platform_json
+
+    query = {
+        "force": flags["force"] or None,
+        "noprune": flags["no-prune"] or None,
+        "platforms": [platform_json(text) for text in flags["platform"]],
+    }
 
     def remove(name: str) -> None:
         for one in session.client.delete(f"/images/{quote(name, '/:@')}", query) or ():
@@ -187,6 +193,7 @@ RM = Command(
     (
         Flag("force", "f", "bool", "Remove it though containers or other names use it"),
         Flag("no-prune", "", "bool", "Keep untagged parents"),
+        Flag("platform", "", "strings", "Remove only these platforms of it (os[/arch[/variant]])"),
     ),
     least=1,
     most=None,

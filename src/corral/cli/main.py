@@ -19,7 +19,7 @@ GLOBAL_FLAGS = (
     Flag("config", "", "string", "Folder of the client's configuration (~/.docker unless DOCKER_CONFIG says another)"),
     Flag("context", "c", "string", "Context with the daemon to use (before DOCKER_HOST and `context use`)"),
     Flag("debug", "D", "bool", "Show trace-backs of unexpected errors"),
-    Flag("host", "H", "list", "Daemon to talk to: unix:///PATH or tcp://HOST:PORT"),
+    Flag("host", "H", "list", "Daemon to talk to: unix:///PATH, tcp://HOST:PORT or ssh://HOST"),
     Flag("log-level", "l", "string", 'How much to log: "debug", "info", "warn", "error" or "fatal"', "info"),
     Flag("tls", "", "bool", "Use TLS, without checking the daemon unless --tlsverify"),
     Flag("tlscacert", "", "string", "Authority that the daemon's certificate must come from"),
