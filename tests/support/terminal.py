@@ -61,6 +61,11 @@ class Terminal:
         before, _, self.seen = self.seen.partition(wanted)
         return before.decode(errors="replace")
 
+    def drain(self) -> None:
+        """Take what the program has written so far, so that it never waits for us."""
+        while select.select([self._fd], [], [], 0)[0] and self._read():
+            pass
+
     def finish(self, timeout_s: float = 15.0) -> int:
         """Read to the end; the program's exit code."""
         deadline = time.monotonic() + timeout_s

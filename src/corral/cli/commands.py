@@ -25,6 +25,7 @@ COMMON = {
 OTHERS = {
     "attach": ("attach", "ATTACH", "Connect the terminal to a running container"),
     "commit": ("images", "COMMIT", "Make an image of a container's changes"),
+    "completion": ("completion", "COMPLETION", "Print what makes a shell complete commands and names"),
     "cp": ("copy", "CP", "Copy files between a container and this machine"),
     "create": ("run", "CREATE", "Create a container from an image"),
     "diff": ("containers", "DIFF", "Show what changed in a container's files"),
@@ -200,6 +201,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
 }
 # what programs run, and no help shows
 HIDDEN: dict[str, tuple[str, str, str]] = {
+    "__complete": ("completion", "COMPLETE", "Print what may follow"),
     "system dial-stdio": ("dial", "DIAL", "Connect standard input and output to the daemon"),
 }
 # what else a command of a group is called

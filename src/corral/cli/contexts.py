@@ -48,7 +48,8 @@ def read(folder: str, name: str) -> dict[str, Any]:
     return found
 
 
-def _stored(folder: str) -> list[dict[str, Any]]:
+def stored(folder: str) -> list[dict[str, Any]]:
+    """Every stored context, by name."""
     root = os.path.join(folder, "contexts", "meta")
     found = []
     for key in os.listdir(root) if os.path.isdir(root) else ():
@@ -181,7 +182,7 @@ def _list(session: Session) -> int:
             "Error": "",
         }
     ]
-    for one in _stored(folder):
+    for one in stored(folder):
         rows.append(
             {
                 "Name": one["Name"],

@@ -137,7 +137,9 @@ def _unknown(shown: str, path: str, word: str, known: Sequence[str] | dict[str, 
 
 def _run(path: str, command: Command, words: list[str], globals_: Globals) -> int:
     try:
-        flags, arguments = parse(command.flags, words, command.interspersed)
+        flags, arguments = parse(command.flags, () if command.verbatim else words, command.interspersed)
+        if command.verbatim:
+            arguments = words
         if flags["help"]:
             from corral.cli import helptext
 
