@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -67,7 +66,8 @@ def _shell(name: str, daemon: Daemon, home: Path) -> Iterator[Terminal]:
         (home / "functions").mkdir()
         (home / "script").rename(home / "functions" / "_corral")
         (home / ".zshrc").write_text(
-            f"fpath=({home}/functions $fpath)\nautoload -U compinit\ncompinit -u\nPS1='ready> '\nunsetopt beep prompt_sp\n"
+            f"fpath=({home}/functions $fpath)\nautoload -U compinit\ncompinit -u\n"
+            "PS1='ready> '\nunsetopt beep prompt_sp\n"
         )
         argv = ["zsh", "-i"]
     else:

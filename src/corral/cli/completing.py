@@ -42,13 +42,11 @@ _CHOICES["stop-signal"] = _CHOICES["signal"]
 _OF_FLAGS = {
     "network": "network", "net": "network", "volumes-from": "container", "link": "container", "from": "context",
     "context": "contexts", "config": "folder", "root": "folder",
-    **{
-        name: "file"
-        for name in (
-            "file", "env-file", "label-file", "cidfile", "iidfile", "metadata-file", "input", "output", "volume",
-            "tlscacert", "tlscert", "tlskey", "secret", "cache-to", "cache-from", "build-context", "device",
-        )
-    },
+    **dict.fromkeys(
+        """file env-file label-file cidfile iidfile metadata-file input output volume tlscacert tlscert tlskey secret
+        cache-to cache-from build-context device""".split(),
+        "file",
+    ),
 }  # fmt: skip
 _STATES = {
     **dict.fromkeys(("stop", "kill", "pause", "exec", "attach", "top", "wait"), "running"),
@@ -214,7 +212,7 @@ def _argument(path: str, command: Command, position: int, last: str, words: Sequ
         kind, done.group = "kept", group
     if bare in ("COMMAND", "ARG"):
         done.directive = 0
-    if verb == "create" and kind != "image" or path in ("context import", "network create"):
+    if (verb == "create" and kind != "image") or path in ("context import", "network create"):
         return done
     if kind == "container":
         done.state = _STATES.get(verb, "")
