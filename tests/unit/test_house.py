@@ -133,6 +133,7 @@ EXERCISED = {
     "GET /distribution/{name*}/json": "get_registry_data",
     "POST /auth": '"/auth"',
     "POST /images/prune": '"image", "prune"',
+    "GET /images/missing": "/images/missing",
     "POST /images/gc": '"image", "gc"|/images/gc',
     "GET /images/get": '"save"',
     "GET /images/{name*}/get": '"save"',

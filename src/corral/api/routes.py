@@ -68,6 +68,7 @@ ROUTES = (
     Route("POST", "/images/prune", upkeep.prune_images, (1, 25)),
     Route("POST", "/images/gc", upkeep.collect_images),
     Route("GET", "/images/get", images.save),
+    Route("GET", "/images/missing", images.missing),
     Route("GET", "/images/search", images.search),
     Route("GET", "/distribution/{name*}/json", images.distribution, (1, 30)),
     Route("POST", "/auth", credentials.login),

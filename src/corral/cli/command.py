@@ -9,6 +9,7 @@ from corral.cli.flags import Flag, Flags
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from corral.cli.endpoint import Endpoint
     from corral.cli.transport import Client
@@ -75,6 +76,23 @@ class Session:
 
             self._client = Client(self.globals.endpoint())
         return self._client
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether several daemons are asked: `--context` after the command, or a list or `all` before it."""
+        given = self.globals.context
+        return bool(self.flags["context"]) or given == "all" or "," in given
+
+    def everywhere(self, ask: Callable[[Client], Any]) -> tuple[list[tuple[dict[str, Any], Any]], int]:
+        """What every daemon in question answers, with the field that says which one it is (none for one alone).
+
+        The status is 1 if one of several has not answered, which has been told then.
+        """
+        if not self.is_everywhere:
+            return [({}, ask(self.client))], 0
+        from corral.cli import fleet
+
+        return fleet.gather(self, ask)
 
     def each(self, names: Sequence[str], work: Callable[[str], object], echo: bool = True) -> int:
         """Do `work` for each name: print the name when done, the error when not; 1 if any failed."""

@@ -9,7 +9,7 @@ from corral.cli import table
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag
 from corral.cli.images_api import check_reference, full_repository, split_reference
-from corral.cli.listing import FILTER, FORMAT, SHORT_ID, configured_format, filters
+from corral.cli.listing import CONTEXT, FILTER, FORMAT, SHORT_ID, columns, configured_format, filters
 from corral.cli.problems import CliError
 from corral.cli.transport import quote
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _TITLES = {
     "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID", "CreatedSince": "CREATED",
     "CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS", "SharedSize": "SHARED SIZE",
-    "UniqueSize": "UNIQUE SIZE", "VirtualSize": "SIZE",
+    "UniqueSize": "UNIQUE SIZE", "VirtualSize": "SIZE", "Context": "CONTEXT",
 }  # fmt: skip
 
 
@@ -31,18 +31,22 @@ def _list(session: Session) -> int:
     if session.arguments:
         given.append(f"reference={session.arguments[0]}")
     query = {"all": flags["all"] or None, "filters": filters(given)}
-    found = session.client.get("/images/json", query)
+    answers, status = session.everywhere(lambda client: client.get("/images/json", query))
     format_ = configured_format(session, "imagesFormat")
     show_digest = flags["digests"] or ".Digest" in format_
     dangling = "dangling=true" in flags["filter"]
-    found.sort(key=lambda one: -one["Created"])
-    rows = [row for one in found for row in rows_of(one, flags["no-trunc"], show_digest, dangling)]
+    rows = [
+        {**where, **row}
+        for where, found in answers
+        for one in sorted(found, key=lambda one: -one["Created"])
+        for row in rows_of(one, flags["no-trunc"], show_digest, dangling)
+    ]
     if flags["quiet"] and not flags["format"]:
         sys.stdout.write("".join(f"{row['ID']}\n" for row in rows))
-        return 0
-    columns = ["Repository", "Tag", *(["Digest"] if flags["digests"] else []), "ID", "CreatedSince", "Size"]
-    table.show(rows, columns, _TITLES, format_)
-    return 0
+        return status
+    shown = ["Repository", "Tag", *(["Digest"] if flags["digests"] else []), "ID", "CreatedSince", "Size"]
+    table.show(rows, columns(session, shown), _TITLES, format_)
+    return status
 
 
 def rows_of(one: Mapping[str, Any], full: bool, show_digest: bool, dangling: bool = False) -> Iterator[dict[str, Any]]:
@@ -177,6 +181,7 @@ LIST = Command(
     "[OPTIONS] [REPOSITORY[:TAG]]",
     (
         Flag("all", "a", "bool", "Show intermediate images, too"),
+        CONTEXT,
         Flag("digests", "", "bool", "Show digests"),
         FILTER,
         FORMAT,
