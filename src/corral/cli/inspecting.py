@@ -29,7 +29,9 @@ def show(names: list[str], get: Getter, format_: str) -> int:
             problems.append(str(error))
         except NoSuchObject as error:
             problems.append(str(error))
-    if format_ in ("", "json"):
+    if not format_ and (shown := _for_people(found)):
+        sys.stdout.write(shown)
+    elif format_ in ("", "json"):
         sys.stdout.write((jsontext.indented(found) if not format_ else jsontext.dumps(found)) + "\n")
     elif found:
         from corral.cli.template import Template
@@ -49,6 +51,24 @@ def show(names: list[str], get: Getter, format_: str) -> int:
         error_line("\n".join(problems))
         return 1
     return 0
+
+
+def _for_people(found: list[Any]) -> str:
+    """A summary of each object, if a person looks at it; empty if not."""
+    from corral.cli.terminal import is_terminal
+
+    if not is_terminal(1):
+        return ""
+    import time
+
+    from corral.cli import colours, summary
+
+    coloured = colours.wanted()
+    texts = [summary.text(one, time.time(), coloured) for one in found]
+    if not texts or not all(texts):
+        return ""
+    hint = "everything: --format json"
+    return "\n".join(texts) + f"\n{colours.paint(hint, colours.FAINT) if coloured else hint}\n"
 
 
 _LISTS = frozenset(
