@@ -17,8 +17,8 @@ def _shown(daemon: Daemon, *words: str, **more: str) -> str:
 
 def _fields(shown: str) -> dict[str, str]:
     """The first value of each field of the first object."""
-    lines = [line.split(None, 1) for line in shown.partition("\n\n")[0].splitlines()[1:] if line[2:3] != " "]
-    return {title: value for title, value in lines}
+    lines = [line.strip() for line in shown.partition("\n\n")[0].splitlines()[1:] if line[2:3] != " "]
+    return {title: value.strip() for title, _, value in (line.partition(" ") for line in lines)}
 
 
 def test_a_container_for_people(daemon: Daemon) -> None:

@@ -48,7 +48,7 @@ OTHERS = {
     "stats": ("stats", "STATS", "Show what containers use, live"),
     "stop": ("containers", "STOP", "Stop running containers"),
     "tag": ("images", "TAG", "Give an image another name"),
-    "top": ("containers", "TOP", "Show the processes of a container"),
+    "top": ("top", "TOP", "Show the processes of a container, or what all containers use"),
     "unpause": ("containers", "UNPAUSE", "Let the processes of containers run on"),
     "update": ("update", "UPDATE", "Change limits and restart policy of containers"),
     "wait": ("containers", "WAIT", "Wait until containers stop and print their exit statuses"),

@@ -149,16 +149,15 @@ def _pause(threads: list[threading.Thread]) -> None:
 def row(name: str, one: Mapping[str, Any], full: bool) -> dict[str, Any]:
     """The fields of a container's record."""
     memory = one.get("memory_stats") or {}
-    used, limit = _memory(memory), float(memory.get("limit") or 0)
-    received = sum(float(each["rx_bytes"]) for each in (one.get("networks") or {}).values())
-    sent = sum(float(each["tx_bytes"]) for each in (one.get("networks") or {}).values())
-    read, written = _blocks(one)
+    used, limit = memory_bytes(memory), float(memory.get("limit") or 0)
+    received, sent = network_bytes(one)
+    read, written = block_bytes(one)
     identity = str(one.get("id") or "")
     return {
         "Container": name,
         "ID": identity if full else identity[:SHORT_ID],
         "Name": str(one.get("name") or "").removeprefix("/"),
-        "CPUPerc": f"{_cpu(one):.2f}%",
+        "CPUPerc": f"{cpu_percent(one):.2f}%",
         "MemUsage": f"{binary_size(used)} / {binary_size(limit)}",
         "MemPerc": f"{used / limit * 100 if limit else 0:.2f}%",
         "NetIO": f"{human_size(received, 3)} / {human_size(sent, 3)}",
@@ -167,7 +166,7 @@ def row(name: str, one: Mapping[str, Any], full: bool) -> dict[str, Any]:
     }
 
 
-def _memory(memory: Mapping[str, Any]) -> float:
+def memory_bytes(memory: Mapping[str, Any]) -> float:
     """Usage without the page cache that can be dropped: cgroup v1 and v2 name it differently."""
     used, detail = float(memory.get("usage") or 0), memory.get("stats") or {}
     for name in ("total_inactive_file", "inactive_file"):
@@ -177,7 +176,7 @@ def _memory(memory: Mapping[str, Any]) -> float:
     return used
 
 
-def _cpu(one: Mapping[str, Any]) -> float:
+def cpu_percent(one: Mapping[str, Any]) -> float:
     """CPU time in percent of one CPU, between this record and the one before."""
     now, before = one.get("cpu_stats") or {}, one.get("precpu_stats") or {}
     used = _at(now, "cpu_usage", "total_usage") - _at(before, "cpu_usage", "total_usage")
@@ -190,7 +189,14 @@ def _at(record: Mapping[str, Any], first: str, second: str) -> float:
     return float((record.get(first) or {}).get(second) or 0)
 
 
-def _blocks(one: Mapping[str, Any]) -> tuple[float, float]:
+def network_bytes(one: Mapping[str, Any]) -> tuple[float, float]:
+    """Received and sent, since the container began."""
+    links = (one.get("networks") or {}).values()
+    return sum(float(each["rx_bytes"]) for each in links), sum(float(each["tx_bytes"]) for each in links)
+
+
+def block_bytes(one: Mapping[str, Any]) -> tuple[float, float]:
+    """Read and written, since the container began."""
     read = written = 0.0
     for entry in (one.get("blkio_stats") or {}).get("io_service_bytes_recursive") or ():
         if entry["op"][:1].lower() == "r":
