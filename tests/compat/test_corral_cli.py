@@ -50,7 +50,7 @@ def _run(daemon: Daemon, program: str, words: list[str], input: bytes = b"") -> 
     return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
-_SUGGESTION = re.compile(r"\n\nDid you mean '[^']*'\?| \(did you mean [^)]*\)")
+_SUGGESTION = re.compile(r"\n\nDid you mean '[^']*'\?| \(did you mean [^)]*\)|(?<=\n)Hint: [^\n]*\n")
 
 
 def _as_docker(text: str) -> str:

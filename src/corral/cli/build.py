@@ -104,7 +104,7 @@ class _Source:
         """Have the daemon know the files; what the request says of them."""
         found: dict[str, Any] = {"dockerfile": self.text or "", "name": self.name, "remote": self.remote}
         if self.folder:
-            found["context"] = _send(client, self.folder, self.path)
+            found["context"] = _send(client, self.folder, self.path, self._flags["quiet"])
         contexts = {}
         for item in self._flags["build-context"]:
             name, equals, value = item.partition("=")
@@ -113,7 +113,7 @@ class _Source:
             if value.startswith("docker-image://") or _is_remote(value):
                 contexts[name] = value
             elif os.path.isdir(value):
-                contexts[name] = _send(client, os.path.realpath(value), "")
+                contexts[name] = _send(client, os.path.realpath(value), "", self._flags["quiet"])
             else:
                 raise CliError(f"failed to get build context {name}: stat {value}: no such file or directory")
         return {**found, "contexts": contexts}
@@ -123,14 +123,18 @@ def _is_remote(place: str) -> bool:
     return place.startswith(("http://", "https://", "git://", "git@", "ssh://", "github.com/"))
 
 
-def _send(client: Client, folder: str, dockerfile: str) -> str:
+def _send(client: Client, folder: str, dockerfile: str, quiet: bool) -> str:
     """Bring the daemon's copy of a folder up to date: only what is new is sent."""
     from corral.cli import buildfiles
 
     entries = buildfiles.entries(folder, buildfiles.ignore_of(folder, dockerfile or os.path.join(folder, "Dockerfile")))
     key = f"{os.uname().nodename}:{os.geteuid()}:{folder}:{dockerfile}"
     answer = client.post("/corral/build/context", body={"key": key, "entries": entries})
-    parts = buildfiles.archive(folder, answer["missing"])
+    from corral.cli import progress
+
+    # [kind, mode, size, time, target]; a header for each, and the data in blocks
+    size = sum(1024 + entries[path][2] for path in answer["missing"] if path in entries)
+    parts = progress.metered(buildfiles.archive(folder, answer["missing"]), "Sending the context", size, quiet)
     client.request("PUT", f"/corral/build/context/{answer['id']}", stream=parts).read()
     return str(answer["id"])
 

@@ -105,7 +105,7 @@ class Session:
             except NotConnected:
                 raise
             except CliError as error:
-                error_line(str(error))
+                tell(self, str(error))
                 status = 1
             else:
                 if echo:
@@ -149,6 +149,16 @@ class Command:
         self.details = details
         self.examples = examples
         self.verbatim = verbatim
+
+
+def tell(session: Session, text: str) -> None:
+    """An error to standard error, and what can be done about it."""
+    from corral.cli import advice
+
+    error_line(text)
+    hint = advice.hint(session, text)
+    if hint:
+        error_line(f"Hint: {hint}")
 
 
 def error_line(text: str) -> None:

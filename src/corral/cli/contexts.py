@@ -256,7 +256,7 @@ def _inspect(session: Session) -> int:
         storage = {"MetadataPath": os.path.dirname(_meta_path(folder, name)), "TLSPath": _tls_folder(folder, name)}
         return {**meta, "TLSMaterial": {"docker": files} if files else {}, "Storage": storage}
 
-    return show(session.arguments or [_current(session)], get, session.flags["format"])
+    return show(session, session.arguments or [_current(session)], get, session.flags["format"])
 
 
 def _remove(session: Session) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from corral.cli import jsontext
-from corral.cli.command import Command, Session, error_line
+from corral.cli.command import Command, Session, tell
 from corral.cli.flags import Flag
 from corral.cli.problems import CliError, DaemonError
 from corral.cli.transport import quote
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Getter = Callable[[str], Any]
 
 
-def show(names: list[str], get: Getter, format_: str) -> int:
+def show(session: Session, names: list[str], get: Getter, format_: str) -> int:
     """Print every object that is found, and after that what was not."""
     found: list[Any] = []
     problems: list[str] = []
@@ -47,8 +47,7 @@ def show(names: list[str], get: Getter, format_: str) -> int:
     elif problems:
         sys.stdout.write("\n")
     if problems:
-        sys.stdout.flush()
-        error_line("\n".join(problems))
+        tell(session, "\n".join(problems))
         return 1
     return 0
 
@@ -179,17 +178,17 @@ def _anything(session: Session) -> int:
                     raise
         raise NoSuchObject(name)
 
-    return show(session.arguments, get, session.flags["format"])
+    return show(session, session.arguments, get, session.flags["format"])
 
 
 def _of(kind: str) -> Callable[[Session], int]:
-    return lambda session: show(session.arguments, _KINDS[kind](session), session.flags["format"])
+    return lambda session: show(session, session.arguments, _KINDS[kind](session), session.flags["format"])
 
 
 def _container(session: Session) -> int:
     if session.flags["as"]:
         return _again(session, session.arguments)
-    return show(session.arguments, _containers(session), session.flags["format"])
+    return show(session, session.arguments, _containers(session), session.flags["format"])
 
 
 _FORMAT = Flag("format", "f", "string", "Go template for each object, or `json` for one line of JSON")

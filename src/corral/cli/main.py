@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from corral.cli import commands
-from corral.cli.command import PROGRAM, Command, Globals, Session, error_line
+from corral.cli.command import PROGRAM, Command, Globals, Session, error_line, tell
 from corral.cli.flags import Flag, parse
 from corral.cli.problems import ArgumentCountError, CliError, Exit, UsageError
 
@@ -136,6 +136,7 @@ def _unknown(shown: str, path: str, word: str, known: Sequence[str] | dict[str, 
 
 
 def _run(path: str, command: Command, words: list[str], globals_: Globals) -> int:
+    session: Session | None = None
     try:
         flags, arguments = parse(command.flags, () if command.verbatim else words, command.interspersed)
         if command.verbatim:
@@ -146,7 +147,8 @@ def _run(path: str, command: Command, words: list[str], globals_: Globals) -> in
             sys.stdout.write(helptext.command(path, command))
             return 0
         _count(path, command, arguments)
-        return command.run(Session(path, flags, arguments, globals_))
+        session = Session(path, flags, arguments, globals_)
+        return command.run(session)
     except UsageError as error:
         error_line(f"{error}\n\nUsage:  {path} {command.usage}\n\nRun '{path} --help' for more information")
         return error.status
@@ -157,7 +159,10 @@ def _run(path: str, command: Command, words: list[str], globals_: Globals) -> in
         )
         return error.status
     except CliError as error:
-        error_line(str(error))
+        if session is None:
+            error_line(str(error))
+        else:
+            tell(session, str(error))
         return error.status
 
 

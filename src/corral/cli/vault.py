@@ -71,7 +71,7 @@ def _inspect(kind: str, session: Session) -> int:
         return session.client.get(f"/vault/{quote(name)}", {"kind": kind})
 
     if not flags["pretty"]:
-        return show(session.arguments, get, flags["format"])
+        return show(session, session.arguments, get, flags["format"])
     sys.stdout.write("\n\n".join(_pretty(get(name)) for name in session.arguments) + "\n")
     return 0
 
