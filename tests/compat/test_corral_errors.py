@@ -89,7 +89,8 @@ _PRINTING = [
     ["ps", "-a"], ["images"], ["inspect", "webserver"], ["logs", "webserver"], ["network", "ls"], ["info"], ["version"],
     ["top", "webserver"], ["save", IMAGE], ["export", "webserver"], ["cp", "webserver:/bin/busybox", "-"],
     ["run", "--help"], ["exec", "webserver", "ls", "/bin"], ["run", "--rm", IMAGE, "ls", "/bin"],
-    ["stats", "--no-stream"], ["completion", "bash"], ["context", "ls"], ["history", IMAGE], ["system", "df"], ["events", "--since", "1h", "--until", "0s"],
+    ["stats", "--no-stream"], ["completion", "bash"], ["context", "ls"],
+    ["history", IMAGE], ["system", "df"], ["events", "--since", "1h", "--until", "0s"],
 ]  # fmt: skip
 
 

@@ -94,8 +94,11 @@ class Session:
 
         return fleet.gather(self, ask)
 
-    def each(self, names: Sequence[str], work: Callable[[str], object], echo: bool = True) -> int:
-        """Do `work` for each name: print the name when done, the error when not; 1 if any failed."""
+    def each(self, names: Sequence[str], work: Callable[[str], object], echo: bool = True, forgiven: int = 0) -> int:
+        """Do `work` for each name: print the name when done, the error when not; 1 if any failed.
+
+        Errors with the HTTP status `forgiven` are told and do not count.
+        """
         from corral.cli.problems import CliError, NotConnected
 
         status = 0
@@ -106,7 +109,8 @@ class Session:
                 raise
             except CliError as error:
                 tell(self, str(error))
-                status = 1
+                if not forgiven or getattr(error, "code", 0) != forgiven:
+                    status = 1
             else:
                 if echo:
                     print(name)

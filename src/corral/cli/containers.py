@@ -43,14 +43,9 @@ def _rm(session: Session) -> int:
         name = name.strip("/") if name.strip("/") else name
         if not name:
             raise CliError("Container name cannot be empty")
-        try:
-            session.client.delete(f"/containers/{name}", query)
-        except CliError as error:
-            if not (flags["force"] and getattr(error, "code", 0) == 404):
-                raise
-            raise
+        session.client.delete(f"/containers/{name}", query)
 
-    return session.each(session.arguments, remove)
+    return session.each(session.arguments, remove, forgiven=404 if flags["force"] else 0)
 
 
 def _pause(session: Session) -> int:

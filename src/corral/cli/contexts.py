@@ -14,6 +14,7 @@ from corral.cli.problems import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import tarfile
     from typing import Any
 
 _TLS_FILES = ("ca", "cert", "key")
@@ -275,6 +276,14 @@ def _remove(session: Session) -> int:
     return session.each(session.arguments, remove)
 
 
+def _member(path: str, size: int) -> tarfile.TarInfo:
+    import tarfile
+
+    info = tarfile.TarInfo(path)
+    info.size, info.mode = size, 0o600
+    return info
+
+
 def _export(session: Session) -> int:
     import io
     import tarfile
@@ -282,13 +291,17 @@ def _export(session: Session) -> int:
     name, folder = session.arguments[0], _folder(session)
     target = session.arguments[1] if len(session.arguments) > 1 else f"{name}.dockercontext"
     members = {"meta.json": jsontext.dumps(read(folder, name)).encode()}
-    members |= {f"tls/docker/{kind}.pem": content for kind, content in _tls_files(folder, name).items()}
+    files = {f"tls/docker/{kind}.pem": content for kind, content in _tls_files(folder, name).items()}
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for path, content in members.items():
+            tar.addfile(_member(path, len(content)), io.BytesIO(content))
+        for path in ("tls", *(("tls/docker",) if files else ())):
             info = tarfile.TarInfo(path)
-            info.size, info.mode = len(content), 0o600
-            tar.addfile(info, io.BytesIO(content))
+            info.type, info.mode = tarfile.DIRTYPE, 0o700
+            tar.addfile(info)
+        for path, content in files.items():
+            tar.addfile(_member(path, len(content)), io.BytesIO(content))
     if target == "-":
         from corral.cli.relay import write_all
 

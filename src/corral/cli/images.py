@@ -100,7 +100,7 @@ def _remove(session: Session) -> int:
         for one in session.client.delete(f"/images/{quote(name, '/:@')}", query) or ():
             print(f"Deleted: {one['Deleted']}" if one.get("Deleted") else f"Untagged: {one['Untagged']}")
 
-    return session.each(session.arguments, remove, echo=False)
+    return session.each(session.arguments, remove, echo=False, forgiven=404 if flags["force"] else 0)
 
 
 def _tag(session: Session) -> int:

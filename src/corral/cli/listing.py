@@ -6,7 +6,7 @@ import sys
 import time
 
 from corral.cli import jsontext, table
-from corral.cli.command import Command, Session
+from corral.cli.command import Command, Session, error_line
 from corral.cli.flags import Flag
 
 TYPE_CHECKING = False
@@ -70,8 +70,10 @@ def _ps(session: Session) -> int:
         "size": True if with_size else None,
         "filters": filters(flags["filter"]),
     }
+    if flags["quiet"] and flags["format"]:
+        error_line("WARNING: Ignoring custom format, because both --format and --quiet are set.")
     answers, status = session.everywhere(lambda client: client.get("/containers/json", query))
-    if flags["quiet"] and not flags["format"]:
+    if flags["quiet"]:
         sys.stdout.write("".join(f"{_id(one, flags['no-trunc'])}\n" for _, found in answers for one in found))
         return status
     now = time.time()

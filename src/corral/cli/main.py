@@ -109,7 +109,8 @@ def _find(words: list[str]) -> tuple[str, tuple[str, str, str] | None, list[str]
     if not rest:
         from corral.cli import helptext
 
-        sys.stdout.write(helptext.group(path, *commands.GROUPS[first]))
+        out = sys.stdout if words[1:] else sys.stderr  # asked for or not, as docker does
+        out.write(helptext.group(path, *commands.GROUPS[first]))
         return path, None, []
     if rest[0].startswith("-"):
         problem = (

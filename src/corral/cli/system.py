@@ -33,12 +33,17 @@ def _version(session: Session) -> int:
     elif format_:
         from corral.cli.template import Template
 
-        print(Template(format_.replace("\\t", "\t").replace("\\n", "\n")).render(shown))
+        print(Template(format_.replace("\\t", "\t").replace("\\n", "\n")).render(_named_as_in_go(shown)))
     else:
         sys.stdout.write(_version_text(shown["Client"] or {}, server))
     if problem:
         raise problem
     return 0
+
+
+def _named_as_in_go(shown: dict[str, Any]) -> dict[str, Any]:
+    """With the names that docker's templates know: they are those of its structures, not of the JSON."""
+    return {side: fields and {**fields, "APIVersion": fields.get("ApiVersion")} for side, fields in shown.items()}
 
 
 def _client(session: Session, connected: bool) -> dict[str, Any]:
