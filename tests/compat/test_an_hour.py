@@ -54,6 +54,9 @@ docker run --rm --network none IMAGE ip -o link
 docker run -d --name web -p 127.0.0.1:8088:80 -l tier=front IMAGE httpd -f -p 80 -h /srv
 docker run -d --name worker --restart on-failure:3 IMAGE sh -c 'echo working; exec sleep 1000'
 docker ps --format '{{.Names}} {{.Image}} {{.Status}} {{.Ports}}'
+docker ps --format '{{.Names}} {{.Label "tier"}}'
+docker ps --format 'table {{.Names}}\t{{.Label "com.example.some-thing"}}'
+docker ps --format '{{json .}}' | grep -c '"Names":"web"'
 docker ps --filter label=tier=front --format '{{.Names}}'
 docker ps -a --filter status=exited --format '{{.Status}}'
 docker port web

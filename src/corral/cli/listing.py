@@ -63,7 +63,7 @@ def _ps(session: Session) -> int:
     last = flags["last"]
     if flags["latest"] and last == -1:
         last = 1
-    with_size = flags["size"] or ".Size" in format_
+    with_size = flags["size"] or ".Size" in format_ or "{{json .}}" in format_
     query = {
         "all": flags["all"] or None,
         "limit": last if last > 0 else None,
@@ -77,7 +77,11 @@ def _ps(session: Session) -> int:
         sys.stdout.write("".join(f"{_id(one, flags['no-trunc'])}\n" for _, found in answers for one in found))
         return status
     now = time.time()
-    rows = [{**where, **row(one, flags["no-trunc"], now, with_size)} for where, found in answers for one in found]
+    rows = [
+        table.Row({**where, **row(one, flags["no-trunc"], now, with_size)}, one.get("Labels"))
+        for where, found in answers
+        for one in found
+    ]
     table.show(rows, columns(session, (*_COLUMNS, "Size") if flags["size"] else _COLUMNS), _TITLES, format_)
     return status
 

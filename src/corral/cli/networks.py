@@ -29,7 +29,7 @@ def _list(session: Session) -> int:
     query = {"filters": filters(flags["filter"])}
     answers, status = session.everywhere(lambda client: client.get("/networks", query))
     rows = [
-        {**where, **_row(one, flags["no-trunc"])}
+        table.Row({**where, **_row(one, flags["no-trunc"])}, one.get("Labels"))
         for where, found in answers
         for one in sorted(found, key=lambda one: natural(one["Name"]))
     ]

@@ -19,6 +19,23 @@ _MINIMUM_WIDTH = 10
 _PADDING = 3
 
 
+class Row(dict[str, object]):
+    """The fields of a line, and the labels that `{{.Label "NAME"}}` looks up."""
+
+    __slots__ = ("methods",)
+
+    def __init__(self, fields: Mapping[str, Any], labels: Mapping[str, str] | None) -> None:
+        super().__init__(fields)
+        found = labels or {}
+        self.methods = {"Label": lambda name: found.get(name, "")}
+
+
+class _Titles(dict[str, object]):
+    """The headings; of a label it is the last part of its name, in words."""
+
+    methods = {"Label": lambda name: name.rpartition(".")[2].replace("-", " ").replace("_", " ")}  # noqa: RUF012
+
+
 def text_table(rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell and three blanks, at least ten; the last one is not padded."""
     widths = [
@@ -58,15 +75,25 @@ def show(
     except TemplateError as error:
         raise CliError(f"failed to parse template: {error.detail}") from None
     try:
-        lines = [template.render(dict(sorted(row.items()))) for row in rows]
+        lines = [template.render(row) for row in map(_sorted, rows)]
     except TemplateError as error:
         raise CliError(f"failed to execute template: {error.detail}") from None
     if is_table:
-        lines = [template.render(dict(titles)), *lines]
+        lines = [template.render(_Titles(titles)), *lines]
         cells = [line.split("\t") for whole in lines for line in whole.split("\n")]
         sys.stdout.write(text_table(cells))
     else:
         sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _sorted(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the fields in the order that `{{json .}}` prints them in."""
+    fields = dict(sorted(row.items()))
+    if not isinstance(row, Row):
+        return fields
+    found = Row(fields, None)
+    found.methods = row.methods
+    return found
 
 
 def _html_safe(text: str) -> str:

@@ -269,6 +269,9 @@ def _command(words: list[str], dot: Any, variables: dict[str, Any], last: list[A
     if len(operands) != 1 or last:
         if head[0].isalpha():
             raise TemplateError(f':1: function "{head}" not defined')
+        method = getattr(dot, "methods", {}).get(head[1:])
+        if method is not None:
+            return method(*[_operand(operand, dot, variables) for operand in operands[1:]])
         raise TemplateError(f':1: executing "" at <{head}>: can\'t give argument to non-function {head}')
     return _operand(operands[0], dot, variables)
 

@@ -28,7 +28,9 @@ def _list(session: Session) -> int:
     query = {"filters": filters(flags["filter"])}
     answers, status = session.everywhere(lambda client: client.get("/volumes", query)["Volumes"] or [])
     rows = [
-        {**where, **row(one)} for where, found in answers for one in sorted(found, key=lambda one: natural(one["Name"]))
+        table.Row({**where, **row(one)}, one.get("Labels"))
+        for where, found in answers
+        for one in sorted(found, key=lambda one: natural(one["Name"]))
     ]
     if flags["quiet"] and not flags["format"]:
         sys.stdout.write("".join(f"{row['Name']}\n" for row in rows))
