@@ -131,6 +131,7 @@ HOST_CONFIG = {
     "RestartOptions": f"{_BEYOND}::test_restart_options",
     "Secrets": "integration/test_vault.py::test_a_secret_is_a_file_of_its_containers",
     "Configs": "integration/test_vault.py::test_a_secret_is_a_file_of_its_containers",
+    "FromSnapshot": "compat/test_snapshots.py::test_a_fork_starts_as_the_snapshot",
     "DependsOn": f"{_BEYOND}::test_a_start_waits_for_what_it_depends_on",
 }
 

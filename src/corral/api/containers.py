@@ -284,8 +284,9 @@ async def top(services: Services, request: Request) -> Answer:
 async def changes_(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/changes"""
     live = services.containers.get(request.params["name"])
-    overlay = services.engine.snapshots.mounts(live.id)
-    return http.json(await asyncio.to_thread(changes.changes, live.record, overlay) or None)
+    store = services.engine.snapshots
+    own, lower = store.own(live.id), store.layer_paths(store.parent(live.id))
+    return http.json(await asyncio.to_thread(changes.changes, live.record, own, lower) or None)
 
 
 async def export(services: Services, request: Request) -> Answer:

@@ -100,7 +100,11 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
                 ]
             },
             "inspect": ("inspecting", "CONTAINER_INSPECT", "Show everything about containers"),
+            "forget": ("snapshots", "FORGET", "Remove snapshots of a container"),
             "ls": COMMON["ps"],
+            "rewind": ("snapshots", "REWIND", "Put a stopped container's files back to a snapshot"),
+            "snapshot": ("snapshots", "SNAPSHOT", "Keep a container's files as they are, under a name"),
+            "snapshots": ("snapshots", "LIST", "List the snapshots of a container"),
             "prune": ("prune", "CONTAINERS", "Remove every container that is not running"),
         },
     ),

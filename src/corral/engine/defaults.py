@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import msgspec
+
 from corral.engine import lifecycle, signals, spec
 from corral.errors import Conflict, InvalidParameter
 from corral.oci.image import RunConfig
 from corral.quantities import parse_size
 from corral.wire.containers import ContainerConfig, Healthcheck, HostConfig, LogConfig, Resources, RestartPolicy
 
-__all__ = ["InvalidConfig", "NameTaken", "apply_image", "check_config", "check_host", "check_name", "fill_host"]
+__all__ = [
+    "InvalidConfig",
+    "NameTaken",
+    "apply_image",
+    "check_config",
+    "check_host",
+    "check_name",
+    "fill_host",
+    "run_config",
+]
 
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _MINIMUM_MEMORY_BYTES = 6 << 20
@@ -68,6 +79,15 @@ def apply_image(config: ContainerConfig, image: RunConfig) -> None:
     _apply_healthcheck(config, image)
     if not [*(config.entrypoint or ()), *(config.cmd or ())]:
         raise InvalidConfig("no command specified")
+
+
+def run_config(config: ContainerConfig) -> RunConfig:
+    """The part of a container's configuration that an image keeps."""
+    raw = {name: value for name, value in msgspec.to_builtins(config).items() if value is not None}
+    for name in ("Cmd", "Entrypoint"):
+        if isinstance(raw.get(name), str):
+            raw[name] = [raw[name]]
+    return msgspec.convert(raw, RunConfig)
 
 
 def _words(value: list[str] | str | None) -> list[str] | None:

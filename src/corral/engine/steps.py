@@ -143,7 +143,7 @@ async def keep(engine: Engine, step_id: str, step: Step, layers: str, image: str
     record.state.started_at = record.state.finished_at = record.created
     engine.index.reserve(record.name, record.id)
     try:
-        await create.make_durable(engine, record)
+        await create.make_durable(engine, record, layers)
     except BaseException:
         engine.index.release(record.name)
         raise

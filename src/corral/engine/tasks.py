@@ -50,6 +50,7 @@ class Task:
         self._listener: Listener | None = None
         self._early: list[dict[str, Any]] = []
         self.pid = -1
+        self.frozen = False
         self.gone = asyncio.Event()
         self._loop.add_reader(connection.fileno(), self._readable)
 

@@ -73,6 +73,7 @@ class Shim:
         self._execs: dict[str, _Process] = {}
         self._exit: dict[str, Any] | None = None
         self._started = False
+        self._paused = False
         self._gone = False
         self._log_watched = False
         self._take_connection(connection)
@@ -88,6 +89,7 @@ class Shim:
         return {
             "pid": self._main.pid if self._main else -1,
             "started": self._started,
+            "paused": self._paused,
             "exit": self._exit,
             "execs": {name: process.pid for name, process in self._execs.items()},
         }
@@ -176,12 +178,14 @@ class Shim:
         """Freeze every process."""
         assert self._container is not None
         self._container.pause()
+        self._paused = True
         return {}
 
     def resume(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Thaw every process."""
         assert self._container is not None
         self._container.resume()
+        self._paused = False
         return {}
 
     def update(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
