@@ -283,10 +283,8 @@ class Containers:
     async def snapshot(self, ref: str, name: str) -> Snapshot:
         """Keep what a container has written under a name; one that runs is paused while it is copied."""
         live = self.get(ref)
-        async with live.lock, contextlib.AsyncExitStack() as still:
-            return await snapshots.take(
-                self._engine, live, name, lambda: still.enter_async_context(self.held_still(live))
-            )
+        async with live.lock:
+            return await snapshots.take(self._engine, live, name, self.held_still(live))
 
     @staticmethod
     async def _moment(live: Live) -> None:

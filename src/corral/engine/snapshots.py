@@ -10,7 +10,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +67,10 @@ class Base:
     run: RunConfig
 
 
-async def take(engine: Engine, live: Live, name: str, still: Callable[[], Awaitable[None]]) -> Snapshot:
+async def take(engine: Engine, live: Live, name: str, still: AbstractAsyncContextManager[None]) -> Snapshot:
     """Keep what the container has written as `name`; the caller holds its lock.
 
-    `still` is called before anything is copied, and has the processes of the container stand still.
+    In the context `still`, whatever runs in the container stands still: for the time of a copy.
     """
     record = live.record
     if not _NAME.fullmatch(name):
@@ -79,11 +79,10 @@ async def take(engine: Engine, live: Live, name: str, still: Callable[[], Awaita
         raise SnapshotTaken(record.name, name)
     taken = Snapshot(name, f"{live.id}@{secrets.token_hex(8)}", time.time_ns(), record.config)
     if live.has_process:
-        await still()
-        make = engine.snapshots.duplicate
+        async with still:
+            change = await asyncio.to_thread(engine.snapshots.duplicate, live.id, taken.key)
     else:
-        make = engine.snapshots.freeze
-    change = await asyncio.to_thread(make, live.id, taken.key)
+        change = await asyncio.to_thread(engine.snapshots.freeze, live.id, taken.key)
     try:
         await asyncio.to_thread(engine.snapshots.sync)
     except BaseException:
