@@ -43,6 +43,7 @@ from corral.net.networks import Networks
 from corral.quantities import parse_size
 from corral.store.db import Database
 from corral.store.vault import Vault
+from corral.volume.snapshots import VolumeSnapshots
 from corral.volume.volumes import Volumes
 
 _log = logging.getLogger("corral")
@@ -260,6 +261,7 @@ def _build(config: Config, settings: Registries, launcher: Launcher) -> Services
             keeper.look_soon()
 
     images = Images(db, config.data_root, image_event, settings)
+    volumes = Volumes(db, config.data_root)
     engine = Engine(
         config=config,
         facts=probe.look(),
@@ -270,7 +272,8 @@ def _build(config: Config, settings: Registries, launcher: Launcher) -> Services
         images=images,
         snapshots=images.snapshots,
         networks=Networks(db, _network_settings(config)),
-        volumes=Volumes(db, config.data_root),
+        volumes=volumes,
+        volume_snapshots=VolumeSnapshots(volumes),
         vault=Vault(db, config.vault_key_file or os.path.join(config.data_root, "vault.key")),
     )
     keeper = ImageKeeper(engine)

@@ -1,4 +1,4 @@
-"""`corral container snapshot|snapshots|rewind|forget`."""
+"""`corral container snapshot|snapshots|rewind|forget`, and the same of volumes, where going back is `restore`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _TITLES = {"Name": "NAME", "CreatedAt": "CREATED", "Size": "SIZE"}
 
 
 def _path(session: Session) -> str:
-    return f"/containers/{quote(session.arguments[0])}"
+    kind = session.path.split()[1]  # corral container ..., corral volume ...
+    return f"/{kind}s/{quote(session.arguments[0])}"
 
 
 def _snapshot(session: Session) -> int:
@@ -30,8 +31,9 @@ def _list(session: Session) -> int:
     return 0
 
 
-def _rewind(session: Session) -> int:
-    session.client.post(f"{_path(session)}/rewind", {"snapshot": session.arguments[1]})
+def _back(session: Session) -> int:
+    verb = session.path.split()[2]
+    session.client.post(f"{_path(session)}/{verb}", {"snapshot": session.arguments[1]})
     return 0
 
 
@@ -46,5 +48,13 @@ SNAPSHOT = Command(
     examples=("container snapshot web before-upgrade", "run -d --from-snapshot web@before-upgrade"),
 )  # fmt: skip
 LIST = Command(_list, "List the snapshots of a container", "[OPTIONS] CONTAINER", (FORMAT,), 1, 1)
-REWIND = Command(_rewind, "Put a stopped container's files back to a snapshot", "CONTAINER NAME", (), 2, 2)
+REWIND = Command(_back, "Put a stopped container's files back to a snapshot", "CONTAINER NAME", (), 2, 2)
 FORGET = Command(_forget, "Remove snapshots of a container", "CONTAINER NAME [NAME...]", (), 2, None)
+VOLUME_SNAPSHOT = Command(
+    _snapshot, "Keep a volume's files as they are, under a name", "VOLUME NAME", (), 2, 2,
+    details="Containers that run with the volume are paused while its files are copied.",
+    examples=("volume snapshot data monday", "volume restore data monday"),
+)  # fmt: skip
+VOLUME_LIST = Command(_list, "List the snapshots of a volume", "[OPTIONS] VOLUME", (FORMAT,), 1, 1)
+RESTORE = Command(_back, "Give a volume the files of a snapshot", "VOLUME NAME", (), 2, 2)
+VOLUME_FORGET = Command(_forget, "Remove snapshots of a volume", "VOLUME NAME [NAME...]", (), 2, None)

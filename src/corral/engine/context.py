@@ -18,6 +18,7 @@ from corral.net.networks import Networks
 from corral.store.db import Database, Statement
 from corral.store.snapshots import Snapshots
 from corral.store.vault import Vault
+from corral.volume.snapshots import VolumeSnapshots
 from corral.volume.volumes import Volumes
 
 
@@ -68,6 +69,7 @@ class Engine:
     snapshots: Snapshots
     networks: Networks
     volumes: Volumes
+    volume_snapshots: VolumeSnapshots
     vault: Vault
     index: Index = field(default_factory=Index)
     checks: HealthCounts = field(default_factory=HealthCounts)

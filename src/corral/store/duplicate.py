@@ -23,8 +23,11 @@ _PLACE = ("security.selinux", "security.ima", "security.evm")
 
 
 def duplicate(source: str, target: str) -> None:
-    """Make `target`, a copy of the directory `source`.  Raises OSError, and then leaves what it has made."""
-    os.mkdir(target, 0o700)
+    """Make `target` (it may be there, empty) a copy of the directory `source`.
+
+    Raises OSError, and then leaves what it has made.
+    """
+    os.makedirs(target, 0o700, exist_ok=True)
     source_fd = os.open(source, _OPEN_DIRECTORY)
     try:
         target_fd = os.open(target, _OPEN_DIRECTORY)

@@ -1,6 +1,7 @@
 """Volumes: the local driver's, a folder per volume below the data root, and those of plugins.
 
 volumes/NAME/_data      what containers see; the place people look into
+volumes/NAME/snapshots  see `volume.snapshots`
 volumes/.new-*/_data    a volume that is being filled; nobody knows it yet
 
 A local volume with `type` and `device` is mounted at its `_data` while a container has it, as in Docker: containers
@@ -75,6 +76,13 @@ class VolumeInUse(Conflict):
         super().__init__(f"{verb} {name}: volume is in use - [{', '.join(users)}]")
 
 
+class Snapshot(msgspec.Struct, frozen=True):
+    """A named moment of a volume; `volume.snapshots` has the files."""
+
+    name: str
+    created: str
+
+
 class Volume(msgspec.Struct):
     """One volume."""
 
@@ -84,6 +92,7 @@ class Volume(msgspec.Struct):
     options: dict[str, str]
     driver: str = LOCAL
     moved_from: str = ""  # the folder that is about to become this volume's
+    snapshots: list[Snapshot] = msgspec.field(default_factory=list)
 
     @property
     def anonymous(self) -> bool:
@@ -294,6 +303,16 @@ class Volumes:
         """Drop what was staged."""
         shutil.rmtree(os.path.join(self._root, staged), ignore_errors=True)
 
+    def lock(self, name: str) -> asyncio.Lock:
+        """Held by whoever changes a volume."""
+        return self._locks[name]
+
+    async def save(self, volume: Volume, snapshots: list[Snapshot]) -> None:
+        """Keep a volume with these snapshots."""
+        changed = msgspec.structs.replace(volume, snapshots=snapshots)
+        await asyncio.wrap_future(self._db.submit(self._update(changed)))
+        self._volumes[volume.name] = changed
+
     def check_new(self, name: str) -> None:
         """Raise unless a local volume may have this name and none has."""
         self._check_local(name, {})
@@ -319,7 +338,7 @@ class Volumes:
             if users or self._holders[name]:
                 raise VolumeInUse(name, users or sorted(self._holders[name]), "rename")
             self.check_new(new_name)
-            volume = Volume(new_name, old.created, old.named_labels, old.options, moved_from=name)
+            volume = msgspec.structs.replace(old, name=new_name, labels=old.named_labels, moved_from=name)
             self._volumes[new_name] = volume
             try:
                 await asyncio.wrap_future(self._db.submit(_deletion(name), self._insertion(volume)))
