@@ -95,6 +95,7 @@ The Corral daemon.  Options are dockerd's; the most used:
   -G, --group string         Group of the unix socket (default "docker")
   -b, --bridge string        Name of the default bridge ("none" for no default network)
       --bip string           Address and prefix of the default bridge
+      --userns-remap string  User whose ids containers have ("default", USER[:GROUP], UID[:GID])
       --insecure-registry    Registries to speak plain HTTP to
       --registry-mirror      Mirrors of Docker Hub
       --validate             Check the configuration and end
