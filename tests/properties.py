@@ -119,7 +119,7 @@ HOST_CONFIG = {
     "StorageOpt": "refused: snapshots have no size limit yet",
     "Tmpfs": f"{_RUN}::test_tmpfs",
     "UTSMode": f"{_RUN}::test_uts_and_cgroup_namespaces",
-    "UsernsMode": "refused: every value but host, for the daemon does not remap users yet",
+    "UsernsMode": "compat/test_userns.py::test_what_belongs_to_the_host_is_refused_and_had_by_opting_out",
     "ShmSize": _FLAGS,
     "Sysctls": _FLAGS,
     "Runtime": "compat/test_runtimes.py",

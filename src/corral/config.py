@@ -86,6 +86,7 @@ class Config:
     cgroup_parent: str = ""
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     init: bool = False
+    userns_remap: str = ""  # see corral.engine.remap
     no_new_privileges: bool = False
     seccomp_profile: str = ""
     builder: Mapping[str, Any] | None = None

@@ -126,7 +126,8 @@ class Containers:
             if not files or not live.has_process:
                 continue
             found = await asyncio.to_thread(vaultfiles.placed, self._engine.vault, live.record.host)
-            await asyncio.to_thread(vaultfiles.place, live.record.state.pid, found)
+            ids = self._engine.ids_of(live.record)
+            await asyncio.to_thread(vaultfiles.place, live.record.state.pid, found, ids)
             told.append(live.record.name)
             for number in {vaultfiles.action(file) for file in files}:
                 if number is None:

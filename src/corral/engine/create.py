@@ -21,6 +21,7 @@ from corral.engine import (
     mountuse,
     names,
     profiles,
+    remap,
     removal,
     snapshots,
     unsupported,
@@ -30,6 +31,7 @@ from corral.engine.context import Engine
 from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import Container, MountPoint, insert
 from corral.errors import CorralError, InvalidParameter, NotFound
+from corral.oci.idmap import IdMap
 from corral.volume.volumes import ANONYMOUS, LOCAL
 from corral.wire.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig, LogConfig
 
@@ -70,6 +72,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         cgroupns=engine.config.default_cgroupns_mode,
     )
     defaults.check_host(host, cpus=engine.facts.cpus)
+    remap.check(engine.ids, host)
     logdrivers.check(host.log_config)
     extensions.apply_labels(host, request.labels or {})
     vaultfiles.check(host, engine.vault)
@@ -205,15 +208,22 @@ async def _remove_volumes(engine: Engine, names_: list[str]) -> None:
             await engine.volumes.remove(name, engine.users_of_volume(name), force=True)
 
 
+def make_folder(folder: str, ids: IdMap | None) -> None:
+    """A container's folder, with the files that it sees: empty, and its root's own."""
+    os.makedirs(folder, mode=0o710)
+    for name in ("hosts", "hostname", "resolv.conf"):
+        fd = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if ids:
+            os.fchown(fd, *ids.root)
+        os.close(fd)
+
+
 async def make_durable(engine: Engine, record: Container, parent: str) -> None:
     """Folder, snapshot (on `parent`) and row of a new container: all or nothing.  Raises NameTaken."""
     with contextlib.ExitStack() as undo:
         folder = engine.paths.container(record.id)
-        os.makedirs(folder, mode=0o710)
+        make_folder(folder, engine.ids_of(record))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        for name in ("hosts", "hostname", "resolv.conf"):
-            with open(os.path.join(folder, name), "w"):
-                pass
         _, staged = engine.snapshots.stage(record.id, parent)
         undo.callback(engine.snapshots.removed, record.id)
         statements = [staged]

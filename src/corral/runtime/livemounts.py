@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from corral.linux import mount, namespaces
-from corral.runtime import ops, plan, rootmount
+from corral.runtime import idmaps, ops, plan, rootmount
 from corral.runtime.failure import Failure
 
 TYPE_CHECKING = False
@@ -18,8 +18,19 @@ if TYPE_CHECKING:
 _UMOUNT_NOFOLLOW = 8
 
 
-def add(pid: int, described: dict[str, Any]) -> None:
-    """Do a bind or tmpfs mount of a spec in the container of process `pid`; its place is made if missing."""
+def add(pid: int, described: dict[str, Any], mappings: idmaps.Mappings | None) -> None:
+    """Do a bind or tmpfs mount of a spec in the container of process `pid`; its place is made if missing.
+
+    `mappings` are those of the container's user namespace.
+    """
+    if mappings:
+        with idmaps.owner(mappings):
+            _add(pid, described)
+    else:
+        _add(pid, described)
+
+
+def _add(pid: int, described: dict[str, Any]) -> None:
     (op,) = plan.build({"mounts": [described]}, plan.Facts(1, [], False, False)).early[:1]
     tree_fd = -1
     try:

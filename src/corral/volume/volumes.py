@@ -126,8 +126,12 @@ def now() -> str:
 class Volumes:
     """Every volume of this daemon."""
 
-    def __init__(self, db: Database, root: str, plugins: Plugins | None = None) -> None:
+    def __init__(
+        self, db: Database, root: str, plugins: Plugins | None = None, owner: tuple[int, int] | None = None
+    ) -> None:
+        """`owner` is the container's root, if it is not the host's: new volumes are its own."""
         self._db = db
+        self._owner = owner
         self._root = os.path.join(root, "volumes")
         os.makedirs(self._root, mode=0o701, exist_ok=True)
         self.plugins = plugins or Plugins()
@@ -188,6 +192,13 @@ class Volumes:
         """Where a local volume's files are."""
         return os.path.join(self._root, name, "_data")
 
+    def _make_folder(self, name: str) -> None:
+        folder = self.folder(name)
+        if not os.path.isdir(folder):
+            os.makedirs(folder, mode=0o755)
+            if self._owner:
+                os.chown(folder, *self._owner)
+
     async def described(self, volume: Volume) -> dict[str, Any]:
         """What the driver says of it: `Mountpoint`, `Scope`, perhaps `Status` and `CreatedAt`."""
         if volume.driver == LOCAL:
@@ -233,7 +244,7 @@ class Volumes:
                 return known, False
         volume = Volume(name, now(), labels, options, driver or LOCAL)
         if volume.driver == LOCAL:
-            os.makedirs(self.folder(name), mode=0o755, exist_ok=True)
+            self._make_folder(name)
         else:
             plugin = await self._plugin(volume.driver)
             try:
@@ -296,7 +307,7 @@ class Volumes:
     def stage(self) -> str:
         """A place for the files of a volume to come; `folder` says where it is."""
         staged = f"{_STAGED}{secrets.token_hex(8)}"
-        os.makedirs(self.folder(staged), mode=0o755)
+        self._make_folder(staged)
         return staged
 
     def discard(self, staged: str) -> None:
