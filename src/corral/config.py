@@ -153,7 +153,7 @@ _ABSENT: Mapping[str, str] = {
     "node-generic-resources": "there is no swarm",
     "oom-score-adjust": "set it in the unit of the service",
     "raw-logs": "logs have no colours",
-    "storage-opts": "there are none",
+    "storage-opts": "limit containers one by one, with --storage-opt size=",
     "swarm-default-advertise-addr": "there is no swarm",
     "userland-proxy-path": "the proxy is part of the daemon",
 }

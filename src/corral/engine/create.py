@@ -77,7 +77,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     extensions.apply_labels(host, request.labels or {})
     vaultfiles.check(host, engine.vault)
     endpoints = _networks(request, host)
-    unsupported.check(host, confining=engine.facts.confining)
+    unsupported.check(host, confining=engine.facts.confining, quotas=engine.snapshots.has_quotas)
     _check_against_host(engine, host)
     container_id = secrets.token_hex(32)
     shares_name = host.network_mode == "host" or host.network_mode.startswith("container:") or host.uts_mode == "host"
@@ -224,7 +224,7 @@ async def make_durable(engine: Engine, record: Container, parent: str) -> None:
         folder = engine.paths.container(record.id)
         make_folder(folder, engine.ids_of(record))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        _, staged = engine.snapshots.stage(record.id, parent)
+        _, staged = engine.snapshots.stage(record.id, parent, defaults.storage_limit(record.host))
         undo.callback(engine.snapshots.removed, record.id)
         statements = [staged]
         for point in record.mounts:

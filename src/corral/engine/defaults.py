@@ -133,8 +133,21 @@ def check_config(config: ContainerConfig) -> None:
             raise InvalidConfig("Retries in Healthcheck cannot be negative")
 
 
+def storage_limit(host: HostConfig) -> int:
+    """How many bytes a container may write into its own layer, 0 for any; raises InvalidConfig."""
+    size = 0
+    for key, value in (host.storage_opt or {}).items():
+        if key.lower() != "size":
+            raise InvalidConfig(f"Unknown option {key}")
+        size = size_bytes(value)
+        if size <= 0:
+            raise InvalidConfig(f"invalid size: '{value}'")
+    return size
+
+
 def check_host(host: HostConfig, *, cpus: int) -> None:
     """Raise InvalidConfig unless the part that concerns this host can be used."""
+    storage_limit(host)
     check_resources(host, cpus=cpus)
     policy = host.restart_policy
     check_restart_policy(policy)

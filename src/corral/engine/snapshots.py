@@ -16,7 +16,7 @@ from typing import Any
 
 from corral.engine import lifecycle
 from corral.engine.context import Engine
-from corral.engine.defaults import run_config
+from corral.engine.defaults import run_config, storage_limit
 from corral.engine.live import Live
 from corral.engine.record import Snapshot, save, timestamp
 from corral.errors import Conflict, InvalidParameter, NotFound
@@ -82,7 +82,7 @@ async def take(engine: Engine, live: Live, name: str, still: AbstractAsyncContex
         async with still:
             change = await asyncio.to_thread(engine.snapshots.duplicate, live.id, taken.key)
     else:
-        change = await asyncio.to_thread(engine.snapshots.freeze, live.id, taken.key)
+        change = await asyncio.to_thread(engine.snapshots.freeze, live.id, taken.key, storage_limit(record.host))
     try:
         await asyncio.to_thread(engine.snapshots.sync)
     except BaseException:
@@ -99,7 +99,8 @@ async def rewind(engine: Engine, live: Live, name: str) -> None:
     status = live.record.state.status
     if status in lifecycle.ALIVE:
         raise CannotRewind(live.record.name, status)
-    change = await asyncio.to_thread(engine.snapshots.rewind, live.id, found.key)
+    limit = storage_limit(live.record.host)
+    change = await asyncio.to_thread(engine.snapshots.rewind, live.id, found.key, limit)
     await _carry_out(engine, live, change, live.record.snapshots)
     engine.publish(live, "rewind", snapshot=name)
 

@@ -1,7 +1,7 @@
 """Project quotas: how much may lie below a directory (quotactl_fd(2), ioctl_xfs_fsgetxattr(2)); ext4 and XFS have them.
 
 A project is a number that a directory hands down to all that is made in it; the limit is the number's.  ext4 lets
-whoever has CAP_SYS_RESOURCE go past a limit, XFS nobody.
+whoever has CAP_SYS_RESOURCE go past a limit, XFS nobody, and overlayfs writes without that capability.
 """
 
 from __future__ import annotations

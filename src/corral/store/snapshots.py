@@ -36,7 +36,7 @@ from typing import Literal
 import msgspec
 
 from corral.errors import Conflict, NotFound, System
-from corral.linux import filesystem
+from corral.linux import filesystem, quota
 from corral.oci.digest import ChainID, digest_of
 from corral.store import duplicate, tree
 from corral.store.db import Database, Statement
@@ -144,8 +144,9 @@ class Snapshots:
         self._lock = threading.Lock()
         self._sweeper = ThreadPoolExecutor(1, thread_name_prefix="overlay-trash")
         self._boot = _boot_id()
-        self._making: set[str] = set()
         os.makedirs(self._trash, mode=0o700, exist_ok=True)
+        self.has_quotas = quota.is_enforced(root)
+        self._making: set[str] = set()
         filesystem.spread_directories(root)
         os.chmod(root, 0o711)  # a container's own root user (user namespaces) must be able to pass through
         self._layers: dict[str, Layer] = {
@@ -168,8 +169,11 @@ class Snapshots:
         self._db.submit(statement).result()
         return mount
 
-    def stage(self, key: str, parent: str | None) -> tuple[OverlayMount, Statement]:
-        """As `prepare`, but the caller submits the statement with its own; if that fails it calls `remove`."""
+    def stage(self, key: str, parent: str | None, limit_bytes: int = 0) -> tuple[OverlayMount, Statement]:
+        """As `prepare`, but the caller submits the statement with its own; if that fails it calls `remove`.
+
+        With a limit, which needs `has_quotas`, no more than that can be written into it.
+        """
         with self._lock:
             stack = self._stack(parent)
             if key in self._active:
@@ -177,7 +181,7 @@ class Snapshots:
             folder = self._new_directory()
             self._active[key] = (parent or "", folder)
         try:
-            self._furnish(folder, parent)
+            self._furnish(folder, parent, limit_bytes)
         except BaseException:
             self.removed(key)
             raise
@@ -248,7 +252,7 @@ class Snapshots:
         """Every committed snapshot by key."""
         return dict(self._frozen)
 
-    def freeze(self, key: str, name: str) -> Change:
+    def freeze(self, key: str, name: str, limit_bytes: int = 0) -> Change:
         """Commit what `key` holds as `name`, and give it an empty directory on top: no file is copied.
 
         Only while nothing has it mounted.  What was written must be on disk before the caller commits: `sync`.
@@ -256,7 +260,7 @@ class Snapshots:
         parent, folder = self._find(key)
         self._check_depth(key)
         fresh = self._begin()
-        self._furnish(fresh, None, like=self._path(folder, "fs"))
+        self._furnish(fresh, None, limit_bytes, like=self._path(folder, "fs"))
 
         def done() -> None:
             with self._lock:
@@ -285,13 +289,13 @@ class Snapshots:
 
         return Change((_insertion(name, parent, _Record(fresh, "named")),), done, lambda: self._throw_away(fresh))
 
-    def rewind(self, key: str, name: str) -> Change:
+    def rewind(self, key: str, name: str, limit_bytes: int = 0) -> Change:
         """Put `key` on top of the committed snapshot `name`, without what it has written since."""
         old = self._find(key)
         if name not in self._frozen:
             raise NoSuchSnapshot(name)
         fresh = self._begin()
-        self._furnish(fresh, name)
+        self._furnish(fresh, name, limit_bytes)
 
         def done() -> None:
             with self._lock:
@@ -532,12 +536,14 @@ class Snapshots:
             self._making.add(folder)
         return folder
 
-    def _furnish(self, folder: str, parent: str | None, like: str = "") -> None:
+    def _furnish(self, folder: str, parent: str | None, limit_bytes: int, like: str = "") -> None:
         """The two directories of an active snapshot.
 
         The upper's root has the mode and owner of what is below it (or of `like`): it is what `/` shows.
         """
         try:
+            if limit_bytes:
+                quota.limit(f"{self.root}/{folder}", limit_bytes)
             os.mkdir(self._path(folder, "work"), 0o700)
             below = like or next(iter(self._stack(parent)), "")
             top = self._layers.get(parent or "")
@@ -577,6 +583,8 @@ class Snapshots:
     def _delete(self, name: str) -> None:
         fd = os.open(self._trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if self.has_quotas:
+                quota.lift(f"{self._trash}/{name}")
             tree.remove_tree(name, fd)
         finally:
             os.close(fd)

@@ -79,7 +79,7 @@ class VolumeSnapshots:
             if any(one.name == snapshot for one in volume.snapshots):
                 raise SnapshotTaken(name, snapshot)
             async with still:
-                staged = await self._copy(self._volumes.folder(name))
+                staged = await self._copy(self._volumes.folder(name), {})
             try:
                 await asyncio.to_thread(self._put, staged, self._place(volume, snapshot))
                 taken = Snapshot(snapshot, now())
@@ -92,7 +92,7 @@ class VolumeSnapshots:
         """Give a volume that nobody uses (the caller knows) the files of then; the snapshot stays."""
         async with self._volumes.lock(name):
             volume = self.of(name)
-            staged = await self._copy(self.path(volume, snapshot))
+            staged = await self._copy(self.path(volume, snapshot), volume.options)
             try:
                 await asyncio.to_thread(self._swap, staged, name)
             finally:
@@ -106,8 +106,8 @@ class VolumeSnapshots:
             await self._volumes.save(volume, [one for one in volume.snapshots if one.name != snapshot])
             await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
-    async def _copy(self, source: str) -> str:
-        staged = self._volumes.stage()
+    async def _copy(self, source: str, options: dict[str, str]) -> str:
+        staged = self._volumes.stage(options)
         try:
             await asyncio.to_thread(duplicate, source, self._volumes.folder(staged))
         except BaseException:

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from corral.errors import Conflict, CorralError, InvalidParameter, NotFound
+from corral.linux import quota
 from corral.store.db import Database, Statement
 from corral.volume import hostmounts, local
 from corral.volume.plugins import Plugin, PluginError, Plugins, UnknownVolumeDriver
@@ -134,6 +135,7 @@ class Volumes:
         self._owner = owner
         self._root = os.path.join(root, "volumes")
         os.makedirs(self._root, mode=0o701, exist_ok=True)
+        self._has_quotas = quota.is_enforced(self._root)
         self.plugins = plugins or Plugins()
         self._volumes = {
             volume.name: volume for (row,) in db.read("SELECT record FROM volume") for volume in [_decoder.decode(row)]
@@ -192,12 +194,14 @@ class Volumes:
         """Where a local volume's files are."""
         return os.path.join(self._root, name, "_data")
 
-    def _make_folder(self, name: str) -> None:
+    def _make_folder(self, name: str, options: dict[str, str]) -> None:
         folder = self.folder(name)
         if not os.path.isdir(folder):
             os.makedirs(folder, mode=0o755)
             if self._owner:
                 os.chown(folder, *self._owner)
+            if size := local.check_options(options):
+                quota.limit(folder, size)
 
     async def described(self, volume: Volume) -> dict[str, Any]:
         """What the driver says of it: `Mountpoint`, `Scope`, perhaps `Status` and `CreatedAt`."""
@@ -244,7 +248,7 @@ class Volumes:
                 return known, False
         volume = Volume(name, now(), labels, options, driver or LOCAL)
         if volume.driver == LOCAL:
-            self._make_folder(name)
+            self._make_folder(name, options)
         else:
             plugin = await self._plugin(volume.driver)
             try:
@@ -264,7 +268,7 @@ class Volumes:
             size = local.check_options(options)
         except local.InvalidOption as error:
             raise InvalidVolume(f"create {name}: {error}") from error
-        if size:
+        if size and not self._has_quotas:
             raise InvalidVolume(f"create {name}: quota size requested but no quota support")
 
     async def _keep(self, volume: Volume) -> None:
@@ -300,18 +304,24 @@ class Volumes:
     def _delete_files(self, name: str) -> None:
         if hostmounts.is_mounted(self.folder(name)):
             hostmounts.unmount(self.folder(name))  # what is mounted is not ours to delete
+        self._lift_quota(name)
         shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+
+    def _lift_quota(self, name: str) -> None:
+        if self._has_quotas and os.path.isdir(self.folder(name)):
+            quota.lift(self.folder(name))
 
     # --- whole volumes ---------------------------------------------------------------------------------------
 
-    def stage(self) -> str:
-        """A place for the files of a volume to come; `folder` says where it is."""
+    def stage(self, options: dict[str, str] | None = None) -> str:
+        """A place for the files of a volume to come, as large as `options` say; `folder` says where it is."""
         staged = f"{_STAGED}{secrets.token_hex(8)}"
-        self._make_folder(staged)
+        self._make_folder(staged, options or {})
         return staged
 
     def discard(self, staged: str) -> None:
         """Drop what was staged."""
+        self._lift_quota(staged)
         shutil.rmtree(os.path.join(self._root, staged), ignore_errors=True)
 
     def lock(self, name: str) -> asyncio.Lock:
