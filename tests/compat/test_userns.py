@@ -105,6 +105,25 @@ def test_files_of_the_image_and_the_engine_belong_to_root(daemon: Daemon) -> Non
     assert daemon.output("run", "--rm", IMAGE, "sh", "-c", script) == "0:0\n3\n1"
 
 
+def test_devices_of_a_running_container(daemon: Daemon) -> None:
+    container = daemon.start("sleep", "1000")
+    said(daemon, "device", "add", container, "/dev/zero:/dev/other")
+    assert daemon.output("exec", container, "sh", "-c", "head -c 3 /dev/other | wc -c; stat -c %u /dev/other") == "3\n0"
+    said(daemon, "device", "rm", container, "/dev/other")
+    assert daemon.output("exec", container, "sh", "-c", "ls /dev | grep -c other || true") == "0"
+
+
+def test_snapshots(daemon: Daemon) -> None:
+    container = daemon.start("sh", "-c", "touch /f; chown 5:6 /f; sleep 1000")
+    until(lambda: daemon.output("exec", container, "sh", "-c", "stat -c %u:%g /f 2>&1 || true") == "5:6")
+    said(daemon, "container", "snapshot", container, "s")
+    daemon.output("stop", "-t0", container)
+    said(daemon, "container", "snapshot", container, "t")
+    for name in "st":
+        words = ("run", "--rm", "--from-snapshot", f"{container}@{name}", "stat", "-c", "%u:%g", "/f", "/bin")
+        assert said(daemon, *words) == "5:6\n0:0"
+
+
 def test_devices(daemon: Daemon) -> None:
     done = daemon.output(
         "run", "--rm", "--device", "/dev/zero:/dev/other", IMAGE, "sh", "-c",

@@ -148,6 +148,8 @@ EXERCISED = {
     "GET /volumes/{name}/export": '"volume", "export"',
     "POST /containers/{name}/mounts": '"mount", "add"',
     "DELETE /containers/{name}/mounts": '"mount", "rm"',
+    "POST /containers/{name}/devices": '"device", "add"',
+    "DELETE /containers/{name}/devices": '"device", "rm"',
     "GET /volumes/{name}/snapshots": '"volume", "snapshots"',
     "POST /volumes/{name}/snapshots": '"volume", "snapshot"',
     "DELETE /volumes/{name}/snapshots/{snapshot}": '"volume", "forget"',

@@ -16,7 +16,7 @@ from corral.engine.detach import detach_keys
 from corral.engine.live import Client, Live
 from corral.errors import InvalidParameter
 from corral.wire.common import InvalidBody
-from corral.wire.containers import BindOptions, CreateRequest, HostConfig, Mount, UpdateRequest
+from corral.wire.containers import BindOptions, CreateRequest, DeviceMapping, HostConfig, Mount, UpdateRequest
 
 
 async def list_(services: Services, request: Request) -> Answer:
@@ -125,6 +125,18 @@ async def add_mount(services: Services, request: Request) -> Answer:
 async def remove_mount(services: Services, request: Request) -> Answer:
     """DELETE /containers/{name}/mounts"""
     await services.containers.remove_mount(request.params["name"], request.query.text("target"))
+    return http.empty()
+
+
+async def add_device(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/devices"""
+    await services.containers.add_device(request.params["name"], await request.json(DeviceMapping))
+    return http.empty()
+
+
+async def remove_device(services: Services, request: Request) -> Answer:
+    """DELETE /containers/{name}/devices"""
+    await services.containers.remove_device(request.params["name"], request.query.text("path"))
     return http.empty()
 
 

@@ -51,6 +51,8 @@ ROUTES = (
     Route("POST", "/containers/{name}/update", containers.update),
     Route("POST", "/containers/{name}/mounts", containers.add_mount),
     Route("DELETE", "/containers/{name}/mounts", containers.remove_mount),
+    Route("POST", "/containers/{name}/devices", containers.add_device),
+    Route("DELETE", "/containers/{name}/devices", containers.remove_device),
     Route("GET", "/containers/{name}/snapshots", snapshots.list_),
     Route("POST", "/containers/{name}/snapshots", snapshots.take),
     Route("DELETE", "/containers/{name}/snapshots/{snapshot}", snapshots.forget),

@@ -122,6 +122,13 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
             "use": ("contexts", "USE", "Choose the context that commands use"),
         },
     ),
+    "device": (
+        "Manage devices of containers that exist",
+        {
+            "add": ("livedevices", "ADD", "Give a device to a container, at once if it runs"),
+            "rm": ("livedevices", "REMOVE", "Take devices from a container, at once if it runs"),
+        },
+    ),
     "image": (
         "Manage images",
         {

@@ -14,6 +14,7 @@ from corral.engine import (
     edits,
     extensions,
     lifecycle,
+    livedevices,
     livemounts,
     ordering,
     publishing,
@@ -33,7 +34,7 @@ from corral.engine.removal import StillRunning, remove_now
 from corral.engine.tasks import ShimGone
 from corral.errors import Conflict, CorralError, InvalidParameter, System
 from corral.runtime.failure import Failure
-from corral.wire.containers import CreateRequest, Mount, UpdateRequest
+from corral.wire.containers import CreateRequest, DeviceMapping, Mount, UpdateRequest
 
 _log = logging.getLogger(__name__)
 
@@ -393,6 +394,18 @@ class Containers:
         live = self.get(ref)
         async with live.lock:
             await livemounts.remove(self._engine, live, target)
+
+    async def add_device(self, ref: str, wanted: DeviceMapping) -> None:
+        """Give a device, at once if it runs."""
+        live = self.get(ref)
+        async with live.lock:
+            await livedevices.add(self._engine, live, wanted)
+
+    async def remove_device(self, ref: str, path: str) -> None:
+        """Take a device away, at once if it runs."""
+        live = self.get(ref)
+        async with live.lock:
+            await livedevices.remove(self._engine, live, path)
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool = False) -> None:
         """Remove a container; a running one only by force, which kills it."""

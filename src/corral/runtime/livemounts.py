@@ -35,7 +35,7 @@ def _add(pid: int, described: dict[str, Any]) -> None:
     tree_fd = -1
     try:
         tree_fd = _tree(op, described)
-        root_fd = _enter(pid)
+        root_fd = enter(pid)
         ops.attach(tree_fd, op.target, ops.Root(root_fd, {}))
         os.close(root_fd)
     except OSError as error:
@@ -48,7 +48,7 @@ def _add(pid: int, described: dict[str, Any]) -> None:
 def remove(pid: int, target: str) -> None:
     """Take away what is mounted at `target`; a process that has files of it open keeps them until it closes them."""
     try:
-        os.close(_enter(pid))
+        os.close(enter(pid))
         mount.umount(target, mount.MNT_DETACH | _UMOUNT_NOFOLLOW)
     except OSError as error:
         raise Failure.from_os_error("mount", error, target) from error
@@ -67,7 +67,7 @@ def _tree(op: Any, described: dict[str, Any]) -> int:
     return tree_fd
 
 
-def _enter(pid: int) -> int:
+def enter(pid: int) -> int:
     """Into the mount namespace of `pid`; its root."""
     fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -392,7 +392,8 @@ def _remount(op: plan.Remount, root: Root) -> None:
         os.close(fd)
 
 
-def _node(op: plan.Node, root: Root) -> None:
+def make_node(op: plan.Node, root: Root) -> None:
+    """Make a device node, or attach the bind that stands for it; one that is there must be the same device."""
     if id(op) in root.trees:
         tree_fd = root.trees.pop(id(op))
         try:
@@ -510,7 +511,7 @@ _HANDLERS: dict[type, tuple[Any, str]] = {
     plan.Layers: (_layers, "mount"),
     plan.Filesystem: (_filesystem, "mount"),
     plan.Remount: (_remount, "mount"),
-    plan.Node: (_node, "device"),
+    plan.Node: (make_node, "device"),
     plan.Link: (_link, "device"),
     plan.CgroupLink: (_link, "mount"),
     plan.Directory: (_directory, "root"),

@@ -308,10 +308,18 @@ class CgroupLink(Link):
 
 def _devices(extra: list[dict[str, Any]]) -> list[Any]:
     named = {device.get("path") for device in extra}
-    nodes = [Node(path, "c", major, minor, 0o666, 0, 0) for path, major, minor in DEFAULT_DEVICES if path not in named]
-    for device in extra:
+    default = [
+        Node(path, "c", major, minor, 0o666, 0, 0) for path, major, minor in DEFAULT_DEVICES if path not in named
+    ]
+    return [*default, *nodes(extra)]
+
+
+def nodes(devices: list[dict[str, Any]]) -> list[Node]:
+    """The nodes of `linux.devices` entries."""
+    found = []
+    for device in devices:
         mode = device.get("fileMode")
-        nodes.append(
+        found.append(
             Node(
                 device["path"],
                 device.get("type") or "",
@@ -322,4 +330,4 @@ def _devices(extra: list[dict[str, Any]]) -> list[Any]:
                 device.get("gid") or 0,
             )
         )
-    return nodes
+    return found

@@ -23,7 +23,7 @@ import termios
 import time
 
 from corral.linux import files, processes
-from corral.runtime import bpf, idmaps, livemounts, rootmount
+from corral.runtime import bpf, idmaps, livedevices, livemounts, rootmount
 from corral.runtime import container as library
 from corral.runtime.failure import Failure
 from corral.shim import control, foreign, frames, logs, protocol, work
@@ -212,6 +212,26 @@ class Shim:
         """Undo one."""
         pid = self._main.pid if self._main is not None else -1
         work.run(lambda: _unmounting(pid, message["target"]))
+        return {}
+
+    def add_device(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Give the running container an OCI device: its node, and the right to use it (`access`)."""
+        assert self._container is not None
+        pid, device = self._main.pid if self._main is not None else -1, message["device"]
+        self._container.allow_device(_rule(device))
+        try:
+            work.run(lambda: _making(pid, device, self._settings["rootfs"]["mappings"]))
+        except Failure:
+            self._container.disallow_device(_rule(device))
+            raise
+        return {}
+
+    def remove_device(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Take it away."""
+        assert self._container is not None
+        pid, device = self._main.pid if self._main is not None else -1, message["device"]
+        self._container.disallow_device(_rule(device))
+        work.run(lambda: _unmaking(pid, device))
         return {}
 
     def stats(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
@@ -456,7 +476,7 @@ class Shim:
 _VERBS = {
     verb: getattr(Shim, verb)
     for verb in (
-        "hello create start attach exec resize kill pause resume update mount unmount "
+        "hello create start attach exec resize kill pause resume update mount unmount add_device remove_device "
         "stats pids sync watch_log abandon hold clean_up"
     ).split()
 }
@@ -517,6 +537,23 @@ def _unmounting(pid: int, target: str) -> Iterator[work.Step]:
     """In a worker, likewise."""
     livemounts.remove(pid, target)
     yield {}, -1
+
+
+def _making(pid: int, device: dict[str, Any], mappings: idmaps.Mappings | None) -> Iterator[work.Step]:
+    """In a worker, likewise."""
+    livedevices.add(pid, device, mappings)
+    yield {}, -1
+
+
+def _unmaking(pid: int, device: dict[str, Any]) -> Iterator[work.Step]:
+    """In a worker, likewise."""
+    livedevices.remove(pid, device)
+    yield {}, -1
+
+
+def _rule(device: dict[str, Any]) -> dict[str, Any]:
+    """What the specification says of the right to use a device."""
+    return {"allow": True, **{name: device[name] for name in ("type", "major", "minor", "access")}}
 
 
 def _nothing() -> None:
