@@ -3,7 +3,6 @@
     DATA_ROOT/overlay/
         <id>/fs           a layer's files (committed), or a container's upper directory (active)
         <id>/work         overlayfs's work directory (active only)
-        trash/<id>        renamed here first, then deleted in the background
 
     table layer     (chain_id, record)        record: dir, parent chain id, diff id, blob, bytes, boot
     table snapshot  (key, parent, record)     record: dir, kind
@@ -11,8 +10,6 @@
 What a container had written at some moment can be committed too (`freeze`): a directory like a layer's, without a
 digest.  A snapshot's parent is therefore a chain id or the key of a committed snapshot; below those is always a layer.
 A committed snapshot is kept while it is named or something stands on it.
-
-Ids have six characters: the mount options name every layer, and classic mount(2) gives them one page.
 
 A directory without a row is garbage, so a crash leaves nothing but what `recover` drops.  Rows are written before a
 directory is used and removed before it is deleted.
@@ -25,10 +22,9 @@ marked may be torn, and is unpacked from its blob again.
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -36,13 +32,12 @@ from typing import Literal
 import msgspec
 
 from corral.errors import Conflict, NotFound, System
-from corral.linux import filesystem, quota
+from corral.linux import filesystem
 from corral.oci.digest import ChainID, digest_of
-from corral.store import duplicate, tree
+from corral.store import duplicate
 from corral.store.db import Database, Statement
+from corral.store.directories import Directories
 
-_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
-_ID_LENGTH = 6
 _DEPTH_MAX = 200  # overlayfs takes 500, and classic mount(2) a page of names
 
 
@@ -140,15 +135,10 @@ class Snapshots:
     def __init__(self, db: Database, root: str) -> None:
         self._db = db
         self.root = root
-        self._trash = os.path.join(root, "trash")
+        self._directories = Directories(root)
+        self.has_quotas = self._directories.has_quotas
         self._lock = threading.Lock()
-        self._sweeper = ThreadPoolExecutor(1, thread_name_prefix="overlay-trash")
         self._boot = _boot_id()
-        os.makedirs(self._trash, mode=0o700, exist_ok=True)
-        self.has_quotas = quota.is_enforced(root)
-        self._making: set[str] = set()
-        filesystem.spread_directories(root)
-        os.chmod(root, 0o711)  # a container's own root user (user namespaces) must be able to pass through
         self._layers: dict[str, Layer] = {
             chain: _decode_layer(record) for chain, record in db.read("SELECT chain_id, record FROM layer")
         }
@@ -178,14 +168,15 @@ class Snapshots:
             stack = self._stack(parent)
             if key in self._active:
                 raise SnapshotExists(key)
-            folder = self._new_directory()
+            folder = self._directories.begin()
             self._active[key] = (parent or "", folder)
+        self._directories.kept(folder)
         try:
             self._furnish(folder, parent, limit_bytes)
         except BaseException:
             self.removed(key)
             raise
-        mount = OverlayMount(stack, self._path(folder, "fs"), self._path(folder, "work"))
+        mount = OverlayMount(stack, self._directories.path(folder, "fs"), self._directories.path(folder, "work"))
         return mount, _insertion(key, parent or "", _Record(folder))
 
     def mounts(self, key: str) -> OverlayMount:
@@ -195,7 +186,7 @@ class Snapshots:
         for path in stack:
             if not os.path.isdir(path):
                 raise LayerMissing(path)
-        return OverlayMount(stack, self._path(folder, "fs"), self._path(folder, "work"))
+        return OverlayMount(stack, self._directories.path(folder, "fs"), self._directories.path(folder, "work"))
 
     def view(self, chain: ChainID | None) -> OverlayMount:
         """A read-only mount of a stack of layers."""
@@ -213,9 +204,9 @@ class Snapshots:
         found, name = [], key
         if key not in self._frozen:
             name, folder = self._find(key)
-            found = [self._path(folder, "fs")]
+            found = [self._directories.path(folder, "fs")]
         while name in self._frozen:
-            found.append(self._path(self._frozen[name].dir, "fs"))
+            found.append(self._directories.path(self._frozen[name].dir, "fs"))
             name = self._frozen[name].parent
         return tuple(found)
 
@@ -234,7 +225,7 @@ class Snapshots:
         with self._lock:
             held = self._active.pop(key, None)
         if held:
-            self._throw_away(held[1])
+            self._directories.throw_away(held[1])
             self._drop_unreachable()
 
     def usage(self, key: str) -> Usage:
@@ -259,52 +250,54 @@ class Snapshots:
         """
         parent, folder = self._find(key)
         self._check_depth(key)
-        fresh = self._begin()
-        self._furnish(fresh, None, limit_bytes, like=self._path(folder, "fs"))
+        fresh = self._directories.begin()
+        self._furnish(fresh, None, limit_bytes, like=self._directories.path(folder, "fs"))
 
         def done() -> None:
             with self._lock:
                 self._frozen[name] = Frozen(folder, parent, True)
                 self._active[key] = (name, fresh)
-                self._making.discard(fresh)
+                self._directories.kept(fresh)
 
         statements = (_insertion(name, parent, _Record(folder, "named")), _moved(key, name, fresh))
-        return Change(statements, done, lambda: self._throw_away(fresh))
+        return Change(statements, done, lambda: self._directories.throw_away(fresh))
 
     def duplicate(self, key: str, name: str) -> Change:
         """Commit a copy of what `key` holds as `name`; the caller sees to it that nobody writes meanwhile."""
         parent, folder = self._find(key)
         self._check_depth(key)
-        fresh = self._begin()
+        fresh = self._directories.begin()
         try:
-            duplicate.duplicate(self._path(folder, "fs"), self._path(fresh, "fs"))
+            duplicate.duplicate(self._directories.path(folder, "fs"), self._directories.path(fresh, "fs"))
         except BaseException:
-            self._throw_away(fresh)
+            self._directories.throw_away(fresh)
             raise
 
         def done() -> None:
             with self._lock:
                 self._frozen[name] = Frozen(fresh, parent, True)
-                self._making.discard(fresh)
+                self._directories.kept(fresh)
 
-        return Change((_insertion(name, parent, _Record(fresh, "named")),), done, lambda: self._throw_away(fresh))
+        return Change(
+            (_insertion(name, parent, _Record(fresh, "named")),), done, lambda: self._directories.throw_away(fresh)
+        )
 
     def rewind(self, key: str, name: str, limit_bytes: int = 0) -> Change:
         """Put `key` on top of the committed snapshot `name`, without what it has written since."""
         old = self._find(key)
         if name not in self._frozen:
             raise NoSuchSnapshot(name)
-        fresh = self._begin()
+        fresh = self._directories.begin()
         self._furnish(fresh, name, limit_bytes)
 
         def done() -> None:
             with self._lock:
                 self._active[key] = (name, fresh)
-                self._making.discard(fresh)
-            self._throw_away(old[1])
+                self._directories.kept(fresh)
+            self._directories.throw_away(old[1])
             self._drop_unreachable()
 
-        return Change((_moved(key, name, fresh),), done, lambda: self._throw_away(fresh))
+        return Change((_moved(key, name, fresh),), done, lambda: self._directories.throw_away(fresh))
 
     def forget(self, names: Sequence[str]) -> Change:
         """Keep committed snapshots only while something stands on them."""
@@ -348,7 +341,7 @@ class Snapshots:
 
     def _row_gone(self, folder: str, row: Future[None]) -> None:
         if row.exception() is None:
-            self._throw_away(folder)
+            self._directories.throw_away(folder)
 
     # --- layers ----------------------------------------------------------------------------------------------
 
@@ -365,10 +358,8 @@ class Snapshots:
 
     def begin_layer(self) -> str:
         """An empty directory to unpack into: `<root>/<id>/fs`."""
-        with self._lock:
-            folder = self._new_directory()
-            self._making.add(folder)
-        path = self._path(folder, "fs")
+        folder = self._directories.begin()
+        path = self._directories.path(folder, "fs")
         os.mkdir(path, 0o755)
         os.chmod(path, 0o755)
         return path
@@ -391,16 +382,16 @@ class Snapshots:
             else:
                 lost = False
                 self._layers[chain] = layer
-                self._making.discard(folder)
+                self._directories.kept(folder)
         if lost:
-            self._throw_away(folder)
+            self._directories.throw_away(folder)
             return
         row: Statement = ("INSERT OR REPLACE INTO layer VALUES (?, ?)", (chain, msgspec.json.encode(layer)))
         self._db.submit(row).result()
 
     def abandon_layer(self, path: str) -> None:
         """Drop a directory from `begin_layer`."""
-        self._throw_away(os.path.basename(os.path.dirname(path)))
+        self._directories.throw_away(os.path.basename(os.path.dirname(path)))
 
     def remove_layers(self, chains: Sequence[str]) -> None:
         """Forget layers that nothing uses any more (the caller knows) and delete their files in the background."""
@@ -410,7 +401,7 @@ class Snapshots:
             return
         self._db.submit(*(("DELETE FROM layer WHERE chain_id = ?", (chain,)) for chain, _ in gone)).result()
         for _, layer in gone:
-            self._throw_away(layer.dir)
+            self._directories.throw_away(layer.dir)
 
     def layers(self) -> dict[str, Layer]:
         """Every layer by chain id."""
@@ -418,7 +409,7 @@ class Snapshots:
 
     def layer_directory(self, chain: str) -> str:
         """The directory of one layer, whether it is there or not."""
-        return self._path(self.layer(chain).dir, "fs")
+        return self._directories.path(self.layer(chain).dir, "fs")
 
     def chain_of(self, layer: Layer) -> str:
         """What a layer's chain id must be, by its diff id and the layer below."""
@@ -450,28 +441,30 @@ class Snapshots:
 
     def stray_directories(self) -> list[str]:
         """Directories that no row names and nobody is working on."""
-        found = os.listdir(self.root)  # before looking at what is known: what is made meanwhile is not in it
+        found = self._directories.names()  # before looking at what is known: what is made meanwhile is not in it
+        making = self._directories.in_the_making()
         with self._lock:
             known = {layer.dir for layer in self._layers.values()} | {folder for _, folder in self._active.values()}
             known |= {frozen.dir for frozen in self._frozen.values()}
-            return sorted(set(found) - known - self._making - {"trash"})
+            return sorted(found - known - making)
 
     def drop_stray(self, folder: str) -> None:
         """Delete one of `stray_directories`."""
-        self._throw_away(folder)
+        self._directories.throw_away(folder)
 
     def recover(self) -> None:
         """Drop directories that no row names (a crash made them); call once, before anything is staged."""
         self._drop_unreachable()
         for name in self.stray_directories():
-            self._throw_away(name)
-        for name in os.listdir(self._trash):
-            self._sweeper.submit(self._delete, name)
+            self._directories.throw_away(name)
+        self._directories.empty_trash()
 
     def torn_layers(self) -> list[ChainID]:
         """Layers that may not have reached the disk before the machine went down, lowest first."""
         torn = {chain for chain, layer in self._layers.items() if layer.boot and layer.boot != self._boot}
-        torn |= {chain for chain, layer in self._layers.items() if not os.path.isdir(self._path(layer.dir, "fs"))}
+        torn |= {
+            chain for chain, layer in self._layers.items() if not os.path.isdir(self._directories.path(layer.dir, "fs"))
+        }
         return sorted((ChainID(chain) for chain in torn), key=lambda chain: len(self._ancestors(chain)))
 
     def replace_layer(self, chain: ChainID, path: str, size: int) -> None:
@@ -484,8 +477,8 @@ class Snapshots:
         ).result()
         with self._lock:
             self._layers[chain] = layer
-            self._making.discard(folder)
-        self._throw_away(old.dir)
+            self._directories.kept(folder)
+        self._directories.throw_away(old.dir)
 
     def settle_disk(self) -> None:
         """Bring unpacked layers to disk and note it; run in the background after layers were committed."""
@@ -504,12 +497,12 @@ class Snapshots:
 
     def later(self) -> None:
         """Run `settle_disk` in the background."""
-        self._sweeper.submit(self.settle_disk)
+        self._directories.later(self.settle_disk)
 
     def close(self) -> None:
         """Wait for background work."""
         self._db.submit().result()  # whose end may bring directories to be deleted
-        self._sweeper.shutdown(wait=True)
+        self._directories.close()
 
     def _ancestors(self, chain: str) -> set[str]:
         found: set[str] = set()
@@ -526,15 +519,9 @@ class Snapshots:
         paths = []
         while name:
             below = self._frozen.get(name) or self.layer(name)
-            paths.append(self._path(below.dir, "fs"))
+            paths.append(self._directories.path(below.dir, "fs"))
             name = below.parent
         return tuple(paths)
-
-    def _begin(self) -> str:
-        with self._lock:
-            folder = self._new_directory()
-            self._making.add(folder)
-        return folder
 
     def _furnish(self, folder: str, parent: str | None, limit_bytes: int, like: str = "") -> None:
         """The two directories of an active snapshot.
@@ -543,8 +530,8 @@ class Snapshots:
         """
         try:
             if limit_bytes:
-                quota.limit(f"{self.root}/{folder}", limit_bytes)
-            os.mkdir(self._path(folder, "work"), 0o700)
+                self._directories.limit(folder, limit_bytes)
+            os.mkdir(self._directories.path(folder, "work"), 0o700)
             below = like or next(iter(self._stack(parent)), "")
             top = self._layers.get(parent or "")
             if top is not None:
@@ -554,40 +541,10 @@ class Snapshots:
                 mode, owner = status.st_mode & 0o7777, (status.st_uid, status.st_gid)
             else:
                 mode, owner = 0o755, (0, 0)
-            _make_root(self._path(folder, "fs"), mode, owner)
+            _make_root(self._directories.path(folder, "fs"), mode, owner)
         except BaseException:
-            self._throw_away(folder)
+            self._directories.throw_away(folder)
             raise
-
-    def _path(self, folder: str, leaf: str) -> str:
-        return f"{self.root}/{folder}/{leaf}"
-
-    def _new_directory(self) -> str:
-        while True:
-            folder = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
-            try:
-                os.mkdir(f"{self.root}/{folder}", 0o711)
-            except FileExistsError:
-                continue
-            return folder
-
-    def _throw_away(self, folder: str) -> None:
-        target = f"{folder}-{secrets.token_hex(4)}"
-        self._making.discard(folder)
-        try:
-            os.rename(f"{self.root}/{folder}", f"{self._trash}/{target}")
-        except FileNotFoundError:
-            return
-        self._sweeper.submit(self._delete, target)
-
-    def _delete(self, name: str) -> None:
-        fd = os.open(self._trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if self.has_quotas:
-                quota.lift(f"{self._trash}/{name}")
-            tree.remove_tree(name, fd)
-        finally:
-            os.close(fd)
 
 
 def disk_usage(path: str) -> Usage:
