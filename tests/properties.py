@@ -116,10 +116,10 @@ HOST_CONFIG = {
     "PublishAllPorts": f"{_NETWORK}::test_port_ranges_and_exposed_ports",
     "ReadonlyRootfs": f"{_RUN}::test_read_only_root",
     "SecurityOpt": _HOST,
-    "StorageOpt": "refused: snapshots have no size limit yet",
+    "StorageOpt": "integration/test_cgroup_v2.py::test_under_user_mode_linux",
     "Tmpfs": f"{_RUN}::test_tmpfs",
     "UTSMode": f"{_RUN}::test_uts_and_cgroup_namespaces",
-    "UsernsMode": "refused: every value but host, for the daemon does not remap users yet",
+    "UsernsMode": "compat/test_userns.py::test_what_belongs_to_the_host_is_refused_and_had_by_opting_out",
     "ShmSize": _FLAGS,
     "Sysctls": _FLAGS,
     "Runtime": "compat/test_runtimes.py",
@@ -131,6 +131,7 @@ HOST_CONFIG = {
     "RestartOptions": f"{_BEYOND}::test_restart_options",
     "Secrets": "integration/test_vault.py::test_a_secret_is_a_file_of_its_containers",
     "Configs": "integration/test_vault.py::test_a_secret_is_a_file_of_its_containers",
+    "FromSnapshot": "compat/test_snapshots.py::test_a_fork_starts_as_the_snapshot",
     "DependsOn": f"{_BEYOND}::test_a_start_waits_for_what_it_depends_on",
 }
 

@@ -16,7 +16,7 @@ from corral.engine.detach import detach_keys
 from corral.engine.live import Client, Live
 from corral.errors import InvalidParameter
 from corral.wire.common import InvalidBody
-from corral.wire.containers import BindOptions, CreateRequest, HostConfig, Mount, UpdateRequest
+from corral.wire.containers import BindOptions, CreateRequest, DeviceMapping, HostConfig, Mount, UpdateRequest
 
 
 async def list_(services: Services, request: Request) -> Answer:
@@ -125,6 +125,18 @@ async def add_mount(services: Services, request: Request) -> Answer:
 async def remove_mount(services: Services, request: Request) -> Answer:
     """DELETE /containers/{name}/mounts"""
     await services.containers.remove_mount(request.params["name"], request.query.text("target"))
+    return http.empty()
+
+
+async def add_device(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/devices"""
+    await services.containers.add_device(request.params["name"], await request.json(DeviceMapping))
+    return http.empty()
+
+
+async def remove_device(services: Services, request: Request) -> Answer:
+    """DELETE /containers/{name}/devices"""
+    await services.containers.remove_device(request.params["name"], request.query.text("path"))
     return http.empty()
 
 
@@ -284,8 +296,9 @@ async def top(services: Services, request: Request) -> Answer:
 async def changes_(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/changes"""
     live = services.containers.get(request.params["name"])
-    overlay = services.engine.snapshots.mounts(live.id)
-    return http.json(await asyncio.to_thread(changes.changes, live.record, overlay) or None)
+    store = services.engine.snapshots
+    own, lower = store.own(live.id), store.layer_paths(store.parent(live.id))
+    return http.json(await asyncio.to_thread(changes.changes, live.record, own, lower) or None)
 
 
 async def export(services: Services, request: Request) -> Answer:

@@ -120,12 +120,13 @@ class Session:
 class Command:
     """A command: `usage` follows its path, `least` and `most` bound its arguments (most None: any number).
 
-    Flags stand anywhere if they are `interspersed`; with `verbatim` every word is an argument.
+    Flags stand anywhere if they are `interspersed`; with `verbatim` every word is an argument.  With the flag `instead`
+    one argument less is needed.
     """
 
     __slots__ = (
-        "aliases", "details", "examples", "flags", "interspersed", "least", "most", "run", "summary", "usage",
-        "verbatim",
+        "aliases", "details", "examples", "flags", "instead", "interspersed", "least", "most", "run", "summary",
+        "usage", "verbatim",
     )  # fmt: skip
 
     def __init__(
@@ -141,6 +142,7 @@ class Command:
         details: str = "",
         examples: Sequence[str] = (),
         verbatim: bool = False,
+        instead: str = "",
     ) -> None:
         self.run = run
         self.summary = summary
@@ -152,6 +154,7 @@ class Command:
         self.interspersed = interspersed
         self.details = details
         self.examples = examples
+        self.instead = instead
         self.verbatim = verbatim
 
 

@@ -147,7 +147,8 @@ def _run(path: str, command: Command, words: list[str], globals_: Globals) -> in
 
             sys.stdout.write(helptext.command(path, command))
             return 0
-        _count(path, command, arguments)
+        spared = 1 if command.instead and flags.changed(command.instead) else 0
+        _count(path, command, len(arguments) + spared)
         session = Session(path, flags, arguments, globals_)
         return command.run(session)
     except UsageError as error:
@@ -167,9 +168,9 @@ def _run(path: str, command: Command, words: list[str], globals_: Globals) -> in
         return error.status
 
 
-def _count(path: str, command: Command, arguments: list[str]) -> None:
+def _count(path: str, command: Command, count: int) -> None:
     """Docker's checks of the number of arguments; raises ArgumentCountError."""
-    count, least, most = len(arguments), command.least, command.most
+    least, most = command.least, command.most
     if count >= least and (most is None or count <= most):
         return
     if most == 0:

@@ -23,10 +23,16 @@ class NoRealtime(InvalidParameter):
     """Real-time limits on a kernel without them for groups."""
 
 
-def check(host: HostConfig, *, confining: frozenset[str]) -> None:
-    """Raise NotSupported for what would otherwise be ignored; `confining` are security modules this kernel enforces."""
-    if host.storage_opt:
-        raise NotSupported("--storage-opt is not supported: overlay snapshots have no size limit of their own yet")
+def check(host: HostConfig, *, confining: frozenset[str], quotas: bool) -> None:
+    """Raise NotSupported for what would otherwise be ignored.
+
+    `confining` are security modules this kernel enforces, `quotas` is whether snapshots can be limited.
+    """
+    if host.storage_opt and not quotas:
+        raise NotSupported(
+            "--storage-opt is supported only for overlay over xfs or ext4 with project quotas "
+            "('pquota' or 'prjquota' mount option)"
+        )
     if host.cgroup:
         raise NotSupported("joining the cgroup of another container is not supported")
     _check_labels(host.security_opt or (), confining)

@@ -284,6 +284,7 @@ class HostConfig(Resources):
     depends_on: list[str] | None = None  # beyond Docker: NAME[:started|healthy|completed]
     secrets: list[VaultFile] | None = None
     configs: list[VaultFile] | None = None
+    from_snapshot: str = ""  # beyond Docker: CONTAINER@SNAPSHOT that the file system starts as
 
 
 class EndpointIPAMConfig(Wire):
@@ -332,6 +333,12 @@ class UpdateRequest(Resources):
     # as HostConfig.PortBindings; host sides that go: [ADDRESS:]PORT[-PORT][/PROTOCOL]
     port_add: dict[str, list[PortBinding] | None] | None = None
     port_remove: list[str] | None = None
+
+
+class SnapshotRequest(Wire):
+    """The body of `POST /containers/{id}/snapshots`, beyond Docker."""
+
+    name: str = ""
 
 
 class ExecRequest(Wire):
