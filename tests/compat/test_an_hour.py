@@ -210,6 +210,7 @@ docker run -v relative/path:/x:bad IMAGE true
 docker run --memory lots IMAGE true
 docker container 2>/dev/null
 docker image no-such-command
+docker ps --format '{{.Nope}}' 2> /dev/null
 docker ps -aq --format '{{.Image}}' | head -1 | wc -c
 docker ps --filter nope=1
 docker rm

@@ -51,6 +51,14 @@ def test_shows_what_containers_use(table: Terminal) -> None:
         assert word in shown, word
 
 
+def test_no_colours(busy: Daemon) -> None:
+    with Terminal([CORRAL, "top"], environment(busy, TERM="xterm", NO_COLOR="1"), columns=132) as terminal:
+        until(lambda: "spinner" in _frame(terminal), _TIMEOUT_S)
+        assert "\x1b[7m" in _frame(terminal) and "\x1b[37m" not in _frame(terminal)
+        terminal.type("q")
+        assert terminal.finish(_TIMEOUT_S) == 0
+
+
 def test_ends_in_order(busy: Daemon) -> None:
     def key(text: str) -> object:
         return lambda terminal: terminal.type(text)

@@ -70,6 +70,7 @@ def _ps(session: Session) -> int:
         "size": True if with_size else None,
         "filters": filters(flags["filter"]),
     }
+    table.check(format_, _TITLES)
     if flags["quiet"] and flags["format"]:
         error_line("WARNING: Ignoring custom format, because both --format and --quiet are set.")
     answers, status = session.everywhere(lambda client: client.get("/containers/json", query))

@@ -10,7 +10,7 @@ from corral.wire.durations import human_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
 __all__ = ["ago", "ellipsis", "human_duration", "human_size", "local_time", "quoted", "show", "text_table"]
@@ -64,30 +64,41 @@ def show(
         for row in rows:
             sys.stdout.write(_html_safe(jsontext.dumps(dict(sorted(row.items())))) + "\n")
         return
-    from corral.cli.problems import CliError
-    from corral.cli.template import Template, TemplateError
-
-    is_table = format_.startswith("table")
-    text = format_[len("table") :].strip() if is_table else format_
-    text = text.replace("\\t", "\t").replace("\\n", "\n")
-    try:
-        template = Template(text)
-    except TemplateError as error:
-        raise CliError(f"failed to parse template: {error.detail}") from None
-    try:
-        lines = [template.render(row) for row in map(_sorted, rows)]
-    except TemplateError as error:
-        raise CliError(f"failed to execute template: {error.detail}") from None
-    if is_table:
-        lines = [template.render(_Titles(titles)), *lines]
+    lines = _rendered(format_, rows)
+    if format_.startswith("table"):
+        lines = [*_rendered(format_, [_Titles(titles)]), *lines]
         cells = [line.split("\t") for whole in lines for line in whole.split("\n")]
         sys.stdout.write(text_table(cells))
     else:
         sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
+def check(format_: str, titles: Mapping[str, str]) -> None:
+    """Refuse a template with a field that there is not, as Docker does before it asks for anything; raises CliError."""
+    if format_ not in ("", "table", "json"):
+        _rendered(format_, [_Titles(titles)])
+
+
+def _rendered(format_: str, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What a template makes of each row; raises CliError."""
+    from corral.cli.problems import CliError
+    from corral.cli.template import Template, TemplateError
+
+    text = format_[len("table") :].strip() if format_.startswith("table") else format_
+    try:
+        template = Template(text.replace("\\t", "\t").replace("\\n", "\n"))
+    except TemplateError as error:
+        raise CliError(f"failed to parse template: {error.detail}") from None
+    try:
+        return [template.render(row) for row in map(_sorted, rows)]
+    except TemplateError as error:
+        raise CliError(f"failed to execute template: {error.detail}") from None
+
+
 def _sorted(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """With the fields in the order that `{{json .}}` prints them in."""
+    if isinstance(row, _Titles):
+        return row
     fields = dict(sorted(row.items()))
     if not isinstance(row, Row):
         return fields

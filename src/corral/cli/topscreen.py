@@ -14,7 +14,7 @@ import threading
 
 import blessed
 
-from corral.cli import toptable
+from corral.cli import colours, toptable
 from corral.cli.problems import CliError
 from corral.cli.topwatch import Watch
 from corral.cli.transport import Client
@@ -38,7 +38,7 @@ class Ended(Exception):
 
 def show(endpoint: Endpoint) -> int:
     """Run until the user has seen enough."""
-    terminal = blessed.Terminal()
+    terminal = _terminal()
     screen = _Screen(terminal, endpoint)
     with _signals():
         try:
@@ -47,6 +47,16 @@ def show(endpoint: Endpoint) -> int:
         except Ended as end:
             return 128 + int(end.args[0])
     return 0
+
+
+def _terminal() -> Any:
+    """The terminal; without colours blessed would not move its cursor either, so they are left out here."""
+    plain = os.environ.pop("NO_COLOR", None)
+    try:
+        return blessed.Terminal()
+    finally:
+        if plain is not None:
+            os.environ["NO_COLOR"] = plain
 
 
 @contextlib.contextmanager
@@ -111,7 +121,7 @@ class _Screen:
         index = next((index for index, row in enumerate(rows) if row.id == self._selected), 0)
         for number in toptable.window(len(rows), index, height - 3):
             line = toptable.line(rows[number], width)
-            lines.append(terminal.bold_white_on_blue(line) if number == index else line)
+            lines.append(self._marked(line) if number == index else line)
         lines += [""] * (height - 1 - len(lines))
         lines = [*lines[: height - 1], _fit(self._question() or self._message or _HELP, width)]
         frame = terminal.home + "\n".join(f"{line}{terminal.clear_eol}" for line in lines)
@@ -119,6 +129,10 @@ class _Screen:
             terminal.stream.write(frame)
             terminal.stream.flush()
             self._drawn = frame
+
+    def _marked(self, line: str) -> str:
+        terminal = self._terminal
+        return str(terminal.bold_white_on_blue(line) if colours.wanted() else terminal.reverse(line))
 
     def _question(self) -> str:
         return f"Stop {self._to_stop.name}? y, or any other key for no" if self._to_stop else ""
