@@ -59,7 +59,6 @@ _NOT_THERE = {
         for name in ("cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops")
     },
     "build --isolation": _WINDOWS,
-    "images --tree": "experimental; `image inspect` and `image ls --format json` have the platforms",
 }  # fmt: skip
 
 

@@ -31,6 +31,8 @@ def _list(session: Session) -> int:
     if session.arguments:
         given.append(f"reference={session.arguments[0]}")
     query = {"all": flags["all"] or None, "filters": filters(given)}
+    if flags["tree"]:
+        return _tree(session, query)
     answers, status = session.everywhere(lambda client: client.get("/images/json", query))
     format_ = configured_format(session, "imagesFormat")
     show_digest = flags["digests"] or ".Digest" in format_
@@ -47,6 +49,19 @@ def _list(session: Session) -> int:
     shown = ["Repository", "Tag", *(["Digest"] if flags["digests"] else []), "ID", "CreatedSince", "Size"]
     table.show(rows, columns(session, shown), _TITLES, format_)
     return status
+
+
+def _tree(session: Session, query: dict[str, Any]) -> int:
+    from corral.cli import imagetree
+
+    for flag, title in (("quiet", "quiet"), ("no-trunc", "no-trunc"), ("digests", "show-digest"), ("format", "format")):
+        if session.flags[flag]:
+            raise CliError(f"--{title} is not yet supported with --tree")
+    if not session.client.at_least(1, 47):
+        raise CliError('"--tree" requires API version 1.47 or later')
+    found = session.client.get("/images/json", {**query, "manifests": True})
+    imagetree.show(sorted(found, key=lambda one: -one["Created"]))
+    return 0
 
 
 def rows_of(one: Mapping[str, Any], full: bool, show_digest: bool, dangling: bool = False) -> Iterator[dict[str, Any]]:
@@ -187,6 +202,7 @@ LIST = Command(
         FORMAT,
         Flag("no-trunc", "", "bool", "Show ids in full"),
         Flag("quiet", "q", "bool", "Print ids alone"),
+        Flag("tree", "", "bool", "Show the platforms of each image below it"),
     ),
     most=1,
     aliases="image ls, image list, images",
