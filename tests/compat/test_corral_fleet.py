@@ -13,6 +13,7 @@ import pytest
 from tests.support.corral import corral
 from tests.support.daemon import IMAGE, Daemon
 from tests.support.images import docker_archive, member, tar_of
+from tests.support.recorder import recorder
 
 
 @pytest.fixture
@@ -108,6 +109,14 @@ def test_an_image_goes_from_daemon_to_daemon_without_what_is_there(
     assert other.docker("cp", f"{made}:/file-base", "-").returncode == 0
     other.output("rm", made)
     daemon.output("rmi", "sent.test/app:1", "sent.test/app:2")
+
+
+def test_a_daemon_that_is_no_corrald_is_not_asked_what_it_has(daemon: Daemon) -> None:
+    with recorder() as other:
+        done = corral(daemon, "push", IMAGE, other.host)
+    asked = [(method, path) for method, path, _ in other.requests]
+    assert asked == [("POST", "/v1.50/images/load?quiet=1")]
+    assert (done.returncode, done.stderr) == (1, "Error response from daemon: recorded\n")
 
 
 def test_what_cannot_be_sent(fleet: tuple[Daemon, Daemon, dict[str, str]]) -> None:
