@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from corral.config import ConfigError
+from corral.engine import remap
+from corral.oci.idmap import IdMap
 from tests.compat.test_beyond_docker import corral, said
 from tests.support.daemon import IMAGE, Daemon, Footprint, running_daemon
 from tests.support.wait import until
@@ -369,6 +372,13 @@ def test_users_without_ranges_stop_the_start(tmp_path: Path, value: str, told: s
         assert not os.path.exists(daemon.data_root)
     finally:
         daemon.close()
+
+
+def test_a_data_root_that_cannot_have_mapped_ids() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("user namespaces with ranges need root")
+    with pytest.raises(ConfigError, match="cannot use /proc: the file system cannot map ids"):
+        remap.check_disk("/proc", IdMap(((0, FIRST, 1000),), ((0, FIRST_GROUP, 1000),)))
 
 
 def test_the_default_user_is_made(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from corral.config import ConfigError
 from corral.engine.record import Container
 from corral.errors import InvalidParameter
 from corral.oci.idmap import IdMap, consecutive
+from corral.runtime import idmaps
+from corral.runtime.failure import Failure
 from corral.wire.containers import HostConfig
 
 _log = logging.getLogger(__name__)
@@ -72,6 +74,19 @@ def make_root(data_root: str, ids: IdMap | None) -> str:
             os.chown(folder, 0, ids.root[1])
             os.chmod(folder, 0o710)
     return found
+
+
+def check_disk(folder: str, ids: IdMap) -> None:
+    """Raise ConfigError unless layers below `folder` can be mounted with mapped ids."""
+    try:
+        user_ns = idmaps.user_namespace(ids.described())
+        try:
+            os.close(idmaps.mapped(folder, user_ns))
+        finally:
+            os.close(user_ns)
+    except Failure as failure:
+        reason = failure.detail or os.strerror(failure.errno).lower()
+        raise ConfigError(f"Can't create ID mappings: cannot use {folder}: {reason}") from failure
 
 
 def of(ids: IdMap | None, host: HostConfig) -> IdMap | None:
