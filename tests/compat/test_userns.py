@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +133,20 @@ def test_limits_sysctls_and_capabilities(daemon: Daemon) -> None:
         "/sys/fs/cgroup/memory/memory.limit_in_bytes; stat -c %u:%g /t; mount -t tmpfs x /mnt && echo mounted",
     )  # fmt: skip
     assert done.split() == ["2000", "99", "1", "0", "0", "65535", str(50 << 20), "1000:50", "mounted"]
+
+
+def test_unprivileged_ping(daemon: Daemon) -> None:
+    pid = str(daemon.state(daemon.start("sleep", "1000"))["Pid"])
+    ping = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)"
+
+    def allowed(uid: int, gid: int) -> bool:
+        words = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "/usr/bin/python3", "-c", ping]
+        return (
+            subprocess.run(["nsenter", "-t", pid, "-n", *words], timeout=20, stderr=subprocess.DEVNULL).returncode == 0
+        )
+
+    assert allowed(SECOND, FIRST_GROUP + 1000)
+    assert not allowed(1000, 1000)
 
 
 def test_network_and_ports(daemon: Daemon) -> None:
