@@ -66,13 +66,13 @@ def own_root(data_root: str, ids: IdMap | None) -> str:
 
 
 def make_root(data_root: str, ids: IdMap | None) -> str:
-    """Make that folder and let the remapped group pass through."""
+    """Make that folder, closed to everybody but root.
+
+    A file that is set-uid root in a container is so on disk: who has broken out of one must not get at it.
+    """
     found = own_root(data_root, ids)
-    for folder in (data_root, found):
-        os.makedirs(folder, mode=0o710, exist_ok=True)
-        if ids:
-            os.chown(folder, 0, ids.root[1])
-            os.chmod(folder, 0o710)
+    os.makedirs(found, exist_ok=True)
+    os.chmod(found, 0o700)
     return found
 
 
