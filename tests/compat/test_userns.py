@@ -391,6 +391,30 @@ def test_users_without_ranges_stop_the_start(tmp_path: Path, value: str, told: s
         daemon.close()
 
 
+def test_turning_it_on_and_off(tmp_path: Path) -> None:
+    wrapper = ("unshare", "--mount", "sh", "-c", _WITH_ETC, etc(tmp_path))
+    with running_daemon(wrapper=wrapper) as daemon:
+        before = daemon.start("sleep", "1000", name="before")
+        daemon.output("volume", "create", "kept")
+        Path(daemon.folder, "daemon.json").write_text('{"userns-remap": "mapped"}')
+        daemon.restart(signal.SIGTERM)
+        assert daemon.containers() == set()
+        assert daemon.get("/images/json").json() == [] and daemon.get("/volumes").json()["Volumes"] == []
+        until(lambda: not daemon.exec_files() and not daemon.cgroups())  # what ran is ended, for nobody knows it now
+        daemon.load_image()
+        daemon.output("run", "--name", "during", IMAGE, "touch", "/x")
+        Path(daemon.folder, "daemon.json").write_text("{}")
+        daemon.restart(signal.SIGTERM)
+        assert daemon.containers() == {before}
+        assert daemon.state("before")["Status"] == "exited"
+        assert daemon.output("volume", "ls", "-q") == "kept"
+        daemon.output("start", "before")
+        Path(daemon.folder, "daemon.json").write_text('{"userns-remap": "mapped"}')
+        daemon.restart(signal.SIGTERM)
+        assert daemon.output("diff", "during") == "A /x"
+        daemon.remove_all()
+
+
 def test_a_data_root_that_cannot_have_mapped_ids() -> None:
     if os.geteuid() != 0:
         pytest.skip("user namespaces with ranges need root")
