@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -260,6 +261,36 @@ def test_cp_export_diff_and_commit(daemon: Daemon, tmp_path: Path, running: bool
         assert daemon.output("run", "--rm", "--userns", "host", *look).split() == ["1000:50", "1000:50", "0:0"]
     finally:
         daemon.output("rmi", "corral.test/committed")
+
+
+def test_capabilities_of_files(daemon: Daemon, tmp_path: Path) -> None:
+    """A file that may open raw sockets: through an image, a copy and an export, with and without remapping."""
+    capability = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+    program = tarfile.TarInfo("grep")
+    program.mode, program.pax_headers = 0o755, {"SCHILY.xattr.security.capability": capability.decode("latin-1")}
+    data = Path("/bin/busybox").read_bytes()
+    program.size = len(data)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(program, io.BytesIO(data))
+    container = daemon.start("sleep", "1000")
+    put = {"Content-Type": "application/x-tar"}
+    assert daemon.request("PUT", f"/containers/{container}/archive", out.getvalue(), put, path="/home").status == 200
+    look = ["/home/grep", "CapEff", "/proc/self/status"]
+    assert daemon.output("exec", "-u", "bob", container, *look).split() == ["CapEff:", "0000000000002000"]
+    for words in (["export", container], ["cp", f"{container}:/home/grep", "-"]):
+        tar = daemon.popen(*words).communicate()[0]
+        with tarfile.open(fileobj=io.BytesIO(tar), encoding="latin-1") as archive:
+            [told] = [one.pax_headers for one in archive if one.name.endswith("grep") and one.isreg()]
+        assert told["SCHILY.xattr.security.capability"].encode("latin-1", "surrogateescape") == capability
+    daemon.output("commit", container, "corral.test/able")
+    try:
+        for words in ([], ["--userns", "host"]):
+            ran = daemon.output("run", "--rm", "-u", "bob", *words, "corral.test/able", *look)
+            assert ran.split() == ["CapEff:", "0000000000002000"]
+    finally:
+        daemon.remove_all()
+        daemon.output("rmi", "corral.test/able")
 
 
 def test_an_id_that_the_container_cannot_have(daemon: Daemon) -> None:
