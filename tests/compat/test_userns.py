@@ -422,6 +422,18 @@ def test_users_without_ranges_stop_the_start(tmp_path: Path, value: str, told: s
         daemon.close()
 
 
+def test_the_default_user_cannot_be_made(tmp_path: Path) -> None:
+    """An /etc that cannot be written to: useradd says so."""
+    hidden = 'mount --make-rprivate / && mount --bind "$0" /etc && mount -o remount,bind,ro /etc && exec "$@"'
+    daemon = Daemon("--userns-remap", "default", wrapper=("unshare", "--mount", "sh", "-c", hidden, etc(tmp_path)))
+    try:
+        with pytest.raises(AssertionError, match="corrald ended"):
+            daemon.launch()
+        assert 'Error adding user "dockremap": useradd: ' in daemon.log()
+    finally:
+        daemon.close()
+
+
 def test_turning_it_on_and_off(tmp_path: Path) -> None:
     wrapper = ("unshare", "--mount", "sh", "-c", _WITH_ETC, etc(tmp_path))
     with running_daemon(wrapper=wrapper) as daemon:
