@@ -334,6 +334,9 @@ def test_build(daemon: Daemon, tmp_path: Path) -> None:
         assert daemon.output(*part, IMAGE, "stat", "-c", "%u:%g", "/mnt/bobs") == "1000:1000"
         refused = corral(daemon, "build", "--network", "host", str(tmp_path))
         assert "cannot share the host's network namespace when user namespaces are enabled" in refused.stderr
+        (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN --security=insecure true\n")
+        refused = corral(daemon, "build", "--allow", "security.insecure", str(tmp_path))
+        assert "privileged mode is incompatible with user namespaces" in refused.stderr
     finally:
         daemon.output("rmi", "corral.test/built")
 
