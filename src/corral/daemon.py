@@ -139,7 +139,9 @@ def _only_one(config: Config, ids: IdMap | None) -> Iterator[None]:
     """Own the data root (a lock) and the pid file for the time of the context."""
     os.makedirs(config.data_root, mode=0o710, exist_ok=True)
     if config.userns_remap:
-        remap.make_root(config.data_root, ids)
+        folder = remap.make_root(config.data_root, ids)
+        if ids:
+            remap.check_disk(folder, ids)
     os.makedirs(config.exec_root, mode=0o711, exist_ok=True)
     with open(os.path.join(config.data_root, "lock"), "w") as lock:
         try:

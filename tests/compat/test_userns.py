@@ -7,12 +7,17 @@ import os
 import shutil
 import signal
 import stat
+import struct
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from corral.config import ConfigError
+from corral.engine import remap
+from corral.oci.idmap import IdMap
 from tests.compat.test_beyond_docker import corral, said
 from tests.support.daemon import IMAGE, Daemon, Footprint, running_daemon
 from tests.support.wait import until
@@ -76,9 +81,9 @@ def test_the_data_root_is_the_users_own(daemon: Daemon) -> None:
     info = daemon.get("/info").json()
     assert info["DockerRootDir"] == root_of(daemon)
     assert "name=userns" in info["SecurityOptions"]
-    for folder in (daemon.data_root, root_of(daemon)):
-        found = os.stat(folder)
-        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, FIRST_GROUP, 0o710)
+    # Closed to the users of containers, too: what is set-uid root inside is so on this disk.
+    found = os.stat(root_of(daemon))
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 0, 0o700)
 
 
 def test_root_inside_is_nobody_outside(daemon: Daemon) -> None:
@@ -150,6 +155,20 @@ def test_limits_sysctls_and_capabilities(daemon: Daemon) -> None:
     assert done.split() == ["2000", "99", "1", "0", "0", "65535", str(50 << 20), "1000:50", "mounted"]
 
 
+def test_unprivileged_ping(daemon: Daemon) -> None:
+    pid = str(daemon.state(daemon.start("sleep", "1000"))["Pid"])
+    ping = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)"
+
+    def allowed(uid: int, gid: int) -> bool:
+        words = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "/usr/bin/python3", "-c", ping]
+        return (
+            subprocess.run(["nsenter", "-t", pid, "-n", *words], timeout=20, stderr=subprocess.DEVNULL).returncode == 0
+        )
+
+    assert allowed(SECOND, FIRST_GROUP + 1000)
+    assert not allowed(1000, 1000)
+
+
 def test_network_and_ports(daemon: Daemon) -> None:
     container = daemon.start(
         "httpd", "-f", "-h", "/etc", ExposedPorts={"80/tcp": {}},
@@ -169,6 +188,8 @@ def test_shared_namespaces_share_the_user_namespace(daemon: Daemon) -> None:
     first, second, program = daemon.output("run", "--rm", *shared, IMAGE, "sh", "-c", script).splitlines()
     assert first == second and program.startswith("sleep")
     assert daemon.output("exec", container, "ls", "/dev/shm") == "here"
+    device = ["--device", "/dev/zero:/dev/other", IMAGE, "stat", "-c", "%t:%T %u:%g", "/dev/other"]
+    assert daemon.output("run", "--rm", *shared, *device) == "1:5 0:0"
     free = daemon.start("sleep", "1000", HostConfig={"UsernsMode": "host"})
     refused = daemon.docker("run", "--rm", "--network", f"container:{free}", IMAGE, "true")
     assert "it is not in a user namespace" in refused.stderr
@@ -261,6 +282,36 @@ def test_cp_export_diff_and_commit(daemon: Daemon, tmp_path: Path, running: bool
         daemon.output("rmi", "corral.test/committed")
 
 
+def test_capabilities_of_files(daemon: Daemon, tmp_path: Path) -> None:
+    """A file that may open raw sockets: through an image, a copy and an export, with and without remapping."""
+    capability = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+    program = tarfile.TarInfo("grep")
+    program.mode, program.pax_headers = 0o755, {"SCHILY.xattr.security.capability": capability.decode("latin-1")}
+    data = Path("/bin/busybox").read_bytes()
+    program.size = len(data)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(program, io.BytesIO(data))
+    container = daemon.start("sleep", "1000")
+    put = {"Content-Type": "application/x-tar"}
+    assert daemon.request("PUT", f"/containers/{container}/archive", out.getvalue(), put, path="/home").status == 200
+    look = ["/home/grep", "CapEff", "/proc/self/status"]
+    assert daemon.output("exec", "-u", "bob", container, *look).split() == ["CapEff:", "0000000000002000"]
+    for words in (["export", container], ["cp", f"{container}:/home/grep", "-"]):
+        tar = daemon.popen(*words).communicate()[0]
+        with tarfile.open(fileobj=io.BytesIO(tar), encoding="latin-1") as archive:
+            [told] = [one.pax_headers for one in archive if one.name.endswith("grep") and one.isreg()]
+        assert told["SCHILY.xattr.security.capability"].encode("latin-1", "surrogateescape") == capability
+    daemon.output("commit", container, "corral.test/able")
+    try:
+        for words in ([], ["--userns", "host"]):
+            ran = daemon.output("run", "--rm", "-u", "bob", *words, "corral.test/able", *look)
+            assert ran.split() == ["CapEff:", "0000000000002000"]
+    finally:
+        daemon.remove_all()
+        daemon.output("rmi", "corral.test/able")
+
+
 def test_an_id_that_the_container_cannot_have(daemon: Daemon) -> None:
     container = daemon.start("sleep", "1000")
     out = io.BytesIO()
@@ -302,6 +353,9 @@ def test_build(daemon: Daemon, tmp_path: Path) -> None:
         assert daemon.output(*part, IMAGE, "stat", "-c", "%u:%g", "/mnt/bobs") == "1000:1000"
         refused = corral(daemon, "build", "--network", "host", str(tmp_path))
         assert "cannot share the host's network namespace when user namespaces are enabled" in refused.stderr
+        (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN --security=insecure true\n")
+        refused = corral(daemon, "build", "--allow", "security.insecure", str(tmp_path))
+        assert "privileged mode is incompatible with user namespaces" in refused.stderr
     finally:
         daemon.output("rmi", "corral.test/built")
 
@@ -388,6 +442,49 @@ def test_users_without_ranges_stop_the_start(tmp_path: Path, value: str, told: s
         assert not os.path.exists(daemon.data_root)
     finally:
         daemon.close()
+
+
+def test_the_default_user_cannot_be_made(tmp_path: Path) -> None:
+    """An /etc that cannot be written to: useradd says so."""
+    hidden = 'mount --make-rprivate / && mount --bind "$0" /etc && mount -o remount,bind,ro /etc && exec "$@"'
+    daemon = Daemon("--userns-remap", "default", wrapper=("unshare", "--mount", "sh", "-c", hidden, etc(tmp_path)))
+    try:
+        with pytest.raises(AssertionError, match="corrald ended"):
+            daemon.launch()
+        assert 'Error adding user "dockremap": useradd: ' in daemon.log()
+    finally:
+        daemon.close()
+
+
+def test_turning_it_on_and_off(tmp_path: Path) -> None:
+    wrapper = ("unshare", "--mount", "sh", "-c", _WITH_ETC, etc(tmp_path))
+    with running_daemon(wrapper=wrapper) as daemon:
+        before = daemon.start("sleep", "1000", name="before")
+        daemon.output("volume", "create", "kept")
+        Path(daemon.folder, "daemon.json").write_text('{"userns-remap": "mapped"}')
+        daemon.restart(signal.SIGTERM)
+        assert daemon.containers() == set()
+        assert daemon.get("/images/json").json() == [] and daemon.get("/volumes").json()["Volumes"] == []
+        until(lambda: not daemon.exec_files() and not daemon.cgroups())  # what ran is ended, for nobody knows it now
+        daemon.load_image()
+        daemon.output("run", "--name", "during", IMAGE, "touch", "/x")
+        Path(daemon.folder, "daemon.json").write_text("{}")
+        daemon.restart(signal.SIGTERM)
+        assert daemon.containers() == {before}
+        assert daemon.state("before")["Status"] == "exited"
+        assert daemon.output("volume", "ls", "-q") == "kept"
+        daemon.output("start", "before")
+        Path(daemon.folder, "daemon.json").write_text('{"userns-remap": "mapped"}')
+        daemon.restart(signal.SIGTERM)
+        assert daemon.output("diff", "during") == "A /x"
+        daemon.remove_all()
+
+
+def test_a_data_root_that_cannot_have_mapped_ids() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("user namespaces with ranges need root")
+    with pytest.raises(ConfigError, match="cannot use /proc: the file system cannot map ids"):
+        remap.check_disk("/proc", IdMap(((0, FIRST, 1000),), ((0, FIRST_GROUP, 1000),)))
 
 
 def test_the_default_user_is_made(tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def test_failed_execve_is_told_by_start(library: Library) -> None:
 def test_start_after_the_init_was_killed(library: Library) -> None:
     made, _ = library.create("true")
     os.kill(made.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, made.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is still there to be seen
     with pytest.raises(Failure):
         made.start()
     os.waitpid(made.pid, 0)

@@ -358,6 +358,7 @@ class Containers:
         live = self.get(ref)
         defaults.check_resources(wanted, cpus=self._engine.facts.cpus)
         unsupported.check_realtime(wanted, self._engine.facts)
+        warnings = unsupported.discard_weight(wanted, self._engine.facts)
         if wanted.restart_policy is not None:
             defaults.check_restart_policy(wanted.restart_policy)
             if live.record.host.auto_remove and wanted.restart_policy.name not in ("", "no"):
@@ -380,8 +381,9 @@ class Containers:
             undo.pop_all()
         publishing.publish_events(self._engine, live, wanted)
         self._engine.publish(live, "update")
-        changed = live.has_process and (wanted.env_add or wanted.env_remove)
-        return ["The environment changes when the container is started the next time."] if changed else []
+        if live.has_process and (wanted.env_add or wanted.env_remove):
+            warnings.append("The environment changes when the container is started the next time.")
+        return warnings
 
     async def add_mount(self, ref: str, wanted: Mount) -> None:
         """Add a mount, at once if it runs."""

@@ -10,6 +10,7 @@ import grp
 import logging
 import os
 import pwd
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,8 @@ from corral.config import ConfigError
 from corral.engine.record import Container
 from corral.errors import InvalidParameter
 from corral.oci.idmap import IdMap, consecutive
+from corral.runtime import idmaps
+from corral.runtime.failure import Failure
 from corral.wire.containers import HostConfig
 
 _log = logging.getLogger(__name__)
@@ -64,14 +67,27 @@ def own_root(data_root: str, ids: IdMap | None) -> str:
 
 
 def make_root(data_root: str, ids: IdMap | None) -> str:
-    """Make that folder and let the remapped group pass through."""
+    """Make that folder, closed to everybody but root.
+
+    A file that is set-uid root in a container is so on disk: who has broken out of one must not get at it.
+    """
     found = own_root(data_root, ids)
-    for folder in (data_root, found):
-        os.makedirs(folder, mode=0o710, exist_ok=True)
-        if ids:
-            os.chown(folder, 0, ids.root[1])
-            os.chmod(folder, 0o710)
+    os.makedirs(found, exist_ok=True)
+    os.chmod(found, 0o700)
     return found
+
+
+def check_disk(folder: str, ids: IdMap) -> None:
+    """Raise ConfigError unless layers below `folder` can be mounted with mapped ids."""
+    try:
+        user_ns = idmaps.user_namespace(ids.described())
+        try:
+            os.close(idmaps.mapped(folder, user_ns))
+        finally:
+            os.close(user_ns)
+    except Failure as failure:
+        reason = failure.detail or os.strerror(failure.errno).lower()
+        raise ConfigError(f"Can't create ID mappings: cannot use {folder}: {reason}") from failure
 
 
 def of(ids: IdMap | None, host: HostConfig) -> IdMap | None:
@@ -190,24 +206,27 @@ def _text(path: str) -> str:
 
 
 def _make_default_user() -> None:
-    """Make dockremap, its group and its ranges where they are missing."""
+    """Make dockremap, its group and its ranges where they are missing; raises ConfigError with dockerd's texts."""
     try:
         pwd.getpwnam(_DEFAULT_USER)
     except KeyError:
+        if shutil.which("useradd") is None:
+            raise ConfigError("cannot add user; no useradd/adduser binary found") from None
         words = ["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/bin/false"]
-        _run("Error adding user", "useradd", *words, _DEFAULT_USER)
+        _run(f'Error adding user "{_DEFAULT_USER}"', "useradd", *words, _DEFAULT_USER)
     start = free_start([_text(_SUBUID), _text(_SUBGID)])
     given = f"{start}-{start + _COUNT - 1}"
     uid = pwd.getpwnam(_DEFAULT_USER).pw_uid
-    for path, flag in ((_SUBUID, "--add-subuids"), (_SUBGID, "--add-subgids")):
+    for path, flag, kind in ((_SUBUID, "--add-subuids", "subuid"), (_SUBGID, "--add-subgids", "subgid")):
         if not subordinate(_text(path), _DEFAULT_USER, uid):
-            _run("Couldn't create subordinate ID ranges for", "usermod", flag, given, _DEFAULT_USER)
+            told = f'Couldn\'t create subordinate ID ranges: Unable to add {kind} range to user: "{_DEFAULT_USER}"'
+            _run(told, "usermod", flag, given, _DEFAULT_USER)
 
 
 def _run(told: str, *words: str) -> None:
     try:
         subprocess.run(words, check=True, capture_output=True, text=True)
     except FileNotFoundError:
-        raise ConfigError(f'{told} "{_DEFAULT_USER}": {words[0]} is not installed') from None
+        raise ConfigError(f"{told}: {words[0]} is not installed") from None
     except subprocess.CalledProcessError as error:
-        raise ConfigError(f'{told} "{_DEFAULT_USER}": {error.stderr.strip()}') from error
+        raise ConfigError(f"{told}: {error.stderr.strip()}") from error

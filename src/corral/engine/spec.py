@@ -111,7 +111,7 @@ def security_options(options: Sequence[str]) -> SecurityOptions:
             # Neither SELinux nor AppArmor confines anything on a kernel without them, as in Docker.
             continue
         else:
-            raise InvalidSecurityOption(f'invalid --security-opt 2: "{option}"')
+            raise InvalidSecurityOption(f'invalid --security-opt {2 if separator else 1}: "{option}"')
     return SecurityOptions(**found)
 
 

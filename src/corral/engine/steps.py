@@ -111,6 +111,7 @@ async def run(engine: Engine, step_id: str, step: Step, output: Output, drain: D
     Raises what a start raises.  When cancelled the processes are killed; whatever happens, nothing is left running.
     """
     record = _record(engine, step_id, step)
+    remap.check(engine.ids, record.host)
     live = Live(record)
     undo = contextlib.AsyncExitStack()
     try:

@@ -84,7 +84,7 @@ def overlay(lower: list[str], upper: str, work: str, words: list[str], mappings:
     trees: list[int] = []
     try:
         for folder in lower:
-            trees.append(_mapped(folder, user_ns))
+            trees.append(mapped(folder, user_ns))
         if not upper and len(trees) == 1:
             mount.mount_setattr(trees[0], attr_set=mount.MOUNT_ATTR_RDONLY, propagation=mount.MS_PRIVATE)
             return trees.pop()
@@ -93,7 +93,7 @@ def overlay(lower: list[str], upper: str, work: str, words: list[str], mappings:
         if upper:
             # Both in one mount, as the kernel wants them.
             parent = os.path.commonpath([upper, work])
-            trees.append(_mapped(parent, user_ns))
+            trees.append(mapped(parent, user_ns))
             base = f"/proc/self/fd/{trees[-1]}/"
             above = [
                 ("upperdir", base + os.path.relpath(upper, parent)),
@@ -108,7 +108,8 @@ def overlay(lower: list[str], upper: str, work: str, words: list[str], mappings:
             os.close(fd)
 
 
-def _mapped(folder: str, user_ns: int) -> int:
+def mapped(folder: str, user_ns: int) -> int:
+    """A detached mount of a folder with the ids that a user namespace maps; Failure("root")."""
     try:
         fd = mount.open_tree(folder, recursive=False)
     except OSError as error:

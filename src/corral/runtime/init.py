@@ -107,7 +107,8 @@ def _main(setup: Setup, channel: Channel) -> None:
     # After the cgroup is there, for it may be among them.
     trees = ops.open_sources(setup.plan.early)
     if setup.user_ns:
-        trees |= ops.open_host_made(setup.plan.early, setup.id_mappings, setup.idmap_fds)
+        mappings = (setup.rootfs and setup.rootfs.mappings) or setup.id_mappings
+        trees |= ops.open_host_made(setup.plan.early, mappings, setup.idmap_fds)
     _apply_idmaps(setup, trees)
     _enter_user_namespace(setup, channel)
     _enter_namespaces(setup)

@@ -22,13 +22,16 @@ KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IF
 def detached(nodes: list[plan.Node], mappings: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> list[int]:
     """A detached mount of each node, owned as the container says; without mappings, the host's nodes of that name.
 
-    So it is, too, where we may not make nodes, or where a part of a detached mount cannot be had (before 6.15).
+    So it is where we may not mount or make nodes, and where no part of a detached mount can be had (before 6.15), too.
     """
     if not nodes:
         return []
     if not (mappings[0] and mappings[1]):
         return [_of_host(node) for node in nodes]
-    folder = mount.new_filesystem("tmpfs", [("size", "0"), ("mode", "0755")])
+    try:
+        folder = mount.new_filesystem("tmpfs", [("size", "0"), ("mode", "0755")])
+    except PermissionError:
+        return [_of_host(node) for node in nodes]
     found = []
     try:
         for number, node in enumerate(nodes):

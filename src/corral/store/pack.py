@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from corral.linux import files
 from corral.oci.idmap import IdMap
-from corral.store import tar, tarwriter
+from corral.store import filecaps, tar, tarwriter
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -95,7 +95,7 @@ class Packer:
         entry = self._describe(os.fstat(fd), name)
         if covered and self._ids:
             entry.uid = entry.gid = 0  # the owner of a file system of the host's kernel says nothing of what it covers
-        entry.xattrs = xattrs(fd)
+        entry.xattrs = self._xattrs(fd)
         self._out += tarwriter.header(entry)
 
     def _enter(
@@ -151,7 +151,7 @@ class Packer:
         entry = self._describe(status, name)
         if self._linked(status, entry):
             return
-        entry.xattrs = xattrs(fd)
+        entry.xattrs = self._xattrs(fd)
         size = entry.size = entry.real_size = status.st_size
         self._out += tarwriter.header(entry)
         left = size
@@ -171,6 +171,12 @@ class Packer:
         if self._ids:
             entry.uid, entry.gid = self._ids.to_container(entry.uid, entry.gid)
         return entry
+
+    def _xattrs(self, fd: int) -> dict[str, bytes]:
+        found = xattrs(fd)
+        if self._ids and filecaps.XATTR in found:
+            found[filecaps.XATTR] = filecaps.seen_inside(found[filecaps.XATTR], self._ids)
+        return found
 
     def _linked(self, status: os.stat_result, entry: tar.Entry) -> bool:
         """Write a hard link if this inode is in the archive already."""

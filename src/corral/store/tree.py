@@ -21,7 +21,7 @@ from typing import Self
 from corral.errors import InvalidParameter, System
 from corral.linux import files
 from corral.oci.idmap import IdMap
-from corral.store import tar
+from corral.store import filecaps, tar
 
 _OPEN_DIRECTORIES_MAX = 200
 _SYMLINK_DEPTH_MAX = 40
@@ -272,6 +272,8 @@ class Unpacker:
             # overlayfs takes orders from these (redirect, opaque, metacopy): an archive may not give any.
             if name.startswith(("trusted.overlay.", "user.overlay.")):
                 continue
+            if self._options.ids and name == filecaps.XATTR:
+                value = filecaps.seen_outside(value, self._options.ids)
             try:
                 os.setxattr(fd, name, value)
             except OSError as error:
