@@ -60,7 +60,8 @@ def _tree(session: Session, query: dict[str, Any]) -> int:
     if not session.client.at_least(1, 47):
         raise CliError('"--tree" requires API version 1.47 or later')
     found = session.client.get("/images/json", {**query, "manifests": True})
-    imagetree.show(sorted(found, key=lambda one: -one["Created"]))
+    shown = [one for one in found if one.get("RepoTags") or session.flags["all"]]
+    imagetree.show(sorted(shown, key=lambda one: -one["Created"]))
     return 0
 
 
