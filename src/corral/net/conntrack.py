@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 _NETLINK_NETFILTER = 12
@@ -24,6 +24,7 @@ _CTA_IP_SRC = {4: 1, 6: 3}
 _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_F_PROTO_NUM = 1, 1 << 3
 _NESTED = 0x8000
 _UDP = socket.IPPROTO_UDP
+PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp", 132: "sctp"}
 
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,19 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
+def _tuple(
+    data: bytes, family: int
+) -> tuple[IPv4Address | IPv6Address | None, IPv4Address | IPv6Address | None, str, int]:
+    """(source, destination, protocol, destination port) of a flow's one direction."""
+    parts = _attributes(data)
+    places, service = _attributes(parts.get(_CTA_TUPLE_IP, b"")), _attributes(parts.get(_CTA_TUPLE_PROTO, b""))
+    first = _CTA_IP_SRC[4 if family == socket.AF_INET else 6]
+    ends = [ip_address(places[kind]) if kind in places else None for kind in (first, first + 1)]
+    number = int.from_bytes(service.get(_CTA_PROTO_NUM, b""), "big")
+    port = int.from_bytes(service.get(_CTA_PROTO_DST_PORT, b""), "big")
+    return ends[0], ends[1], PROTOCOL_NAMES.get(number, str(number)), port
+
+
 class Flows:
     """The table of flows of the namespace of the thread that opens it."""
 
@@ -80,6 +94,23 @@ class Flows:
                 for original, number, port, answering in self._udp(family)
                 if port in host_ports or answering in addresses
             ]
+            for original, number in doomed:
+                dropped += self._delete(family, original, number)
+        return dropped
+
+    def forget_sent(self, senders: Collection[str], keep: Callable[[IPv4Address | IPv6Address, str, int], bool]) -> int:
+        """Drop the flows that senders began and that `keep` (destination, protocol, port) does not want; how many."""
+        addresses = {ip_address(text) for text in senders}
+        dropped = 0
+        for family in (socket.AF_INET, socket.AF_INET6):
+            doomed = []
+            self._send(_GET, _DUMP, family, b"")
+            for message in self._messages():
+                values = _attributes(message)
+                original = values.get(_CTA_TUPLE_ORIG, b"")
+                source, destination, proto, port = _tuple(original, family)
+                if source in addresses and destination is not None and not keep(destination, proto, port):
+                    doomed.append((original, values.get(_CTA_ID, b"")))
             for original, number in doomed:
                 dropped += self._delete(family, original, number)
         return dropped

@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 
-from corral.net import conntrack, dns, drivers, endpoints, plan, ports, rules, sandbox
+from corral.net import conntrack, dns, drivers, egress, endpoints, plan, ports, rules, sandbox
 from corral.net.attached import Attached, close_names, host_servers, open_namespace
 from corral.net.directory import Directory
 from corral.net.filter import Filter
+from corral.net.gate import Gate
 from corral.net.linking import Linker
+from corral.net.lists import Lists
 from corral.net.model import (
     Attachment,
     Endpoint,
@@ -57,19 +59,20 @@ class Core:
         self._filter = Filter(settings, nft, self._all_elements)
         self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
         self._linker = Linker(settings, self._host, self.sweep)
+        self.lists = Lists(settings, nft, self.registry, self._host, self.attached)
         self._dying: list[str] = []
 
     # -- life of the daemon ------------------------------------------------------------------------------------
 
-    def open(self, live: Live) -> None:
+    def open(self, live: Live, egress_lists: Mapping[str, Sequence[str]]) -> None:
         """Bring the host to what the records and the live containers need; SandboxFailed, NftError."""
         try:
-            self._prepare_host(live)
+            self._prepare_host(live, egress_lists)
         except OSError as error:
             raise SandboxFailed("the host", error) from error
         self.install()
 
-    def _prepare_host(self, live: Live) -> None:
+    def _prepare_host(self, live: Live, egress_lists: Mapping[str, Sequence[str]]) -> None:
         self.registry.load(self._foreign(), self._host.bridge_address(self.settings.bridge))
         if self.settings.ip_forward:
             sandbox.write_sysctl("net/ipv4/ip_forward", "1")
@@ -83,11 +86,14 @@ class Core:
                     _log.warning("cannot prepare network %s: %s", record.name, error)  # its parent may come later
                 self._know(record)
         for container_id, (pid, joined, bindings) in live.items():
-            self._adopt(container_id, pid, joined, bindings)
+            policy = egress.parse(egress_lists.get(container_id, ()))
+            gate = self.lists.recall(container_id, policy) if policy is not None else None
+            self._adopt(container_id, pid, joined, bindings, gate)
+        self.lists.forget_strangers()
         self._remove_strays()
 
     def _know(self, record: NetworkRecord) -> None:
-        if not record.default:
+        if not record.default or self.settings.bridge_names:
             subnets = tuple(ip_network(pool.subnet) for pool in record.pools)
             self.directory.add_network(record.id, record.name, subnets)
 
@@ -101,12 +107,14 @@ class Core:
                 self._dying += [plan.host_link(endpoint.endpoint_id) for endpoint in attached.endpoints]
             self.sweep()
             self._filter.withdraw()
+            self.lists.withdraw()
             for record in self.registry.all():
                 self._linker.remove(record)
         self._host.close()
 
     def install(self) -> None:
         """Put the whole rule set in place, whatever is there."""
+        self.lists.filter.install()  # first: what it guards is open meanwhile
         self._filter.install()
 
     def look_around(self) -> None:
@@ -123,13 +131,18 @@ class Core:
         return elements
 
     def _adopt(
-        self, container_id: str, pid: int, joined: tuple[Endpoint, ...], bindings: tuple[PortBinding, ...]
+        self,
+        container_id: str,
+        pid: int,
+        joined: tuple[Endpoint, ...],
+        bindings: tuple[PortBinding, ...],
+        gate: Gate | None,
     ) -> None:
         """Take back what a live container holds."""
         for endpoint in joined:
             self.registry.retake(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
         name = next((endpoint.dns_names[0] for endpoint in joined if endpoint.dns_names), "")
-        attached = Attached(name, "", pid, joined, [], ports.collapse(bindings))
+        attached = Attached(name, "", pid, joined, [], ports.collapse(bindings), gate=gate)
         target = _target(joined)
         for binding in attached.bindings:
             try:
@@ -141,7 +154,7 @@ class Core:
         self.attached[container_id] = attached
         for endpoint in joined:
             self.directory.add(endpoint)
-        attached.upstream = next((endpoint.upstream for endpoint in joined if endpoint.upstream), ())
+        attached.upstream = next((endpoint.upstream for endpoint in joined if endpoint.upstream), ()) or host_servers()
         try:
             namespace_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -226,15 +239,17 @@ class Core:
         hostname: str,
         name: str,
         upstream: tuple[str, ...] = (),
+        egress_list: Sequence[str] = (),
     ) -> Attachment:
         """Connect a container's namespace to its networks and publish its ports; all or nothing."""
         if container_id in self.attached:
             raise NetworkRefused(f"container {container_id} is already attached to its networks")
-        path = f"/proc/{pid}/ns/net"
         with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as undo:
-            namespace_fd = open_namespace(path, name)
+            namespace_fd = open_namespace(f"/proc/{pid}/ns/net", name)
             cleanup.callback(os.close, namespace_fd)
             attached = Attached(name, hostname, pid, (), [], tuple(bindings), upstream or host_servers())
+            policy = egress.parse(egress_list)
+            attached.gate = Gate(policy) if policy is not None else None
             for request in requests:
                 endpoint = self._allocate(request, container_id, attached)
                 if endpoint is not None:
@@ -242,6 +257,8 @@ class Core:
                     undo.callback(self.registry.release, endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
             attached.held = self._publish(attached, bindings)
             undo.callback(self.publisher.release, attached.held)
+            self.lists.begin(container_id, attached)
+            undo.callback(self.lists.end, container_id, attached)
             self._linker.link_all(self.registry.get, attached, namespace_fd, undo)
             self._serve_names(attached, namespace_fd)
             undo.callback(close_names, attached)
@@ -252,7 +269,11 @@ class Core:
             for endpoint in attached.endpoints:
                 self.directory.add(endpoint)
             undo.pop_all()
-        return Attachment(attached.endpoints, self._shown(attached), path)
+        return self._attachment(attached)
+
+    def _attachment(self, attached: Attached) -> Attachment:
+        sandbox_path = f"/proc/{attached.pid}/ns/net"
+        return Attachment(attached.endpoints, self._shown(attached), sandbox_path, attached.dns is not None)
 
     def detach(self, container_id: str) -> Attached | None:
         """Forget a container; the caller closes the sockets of what is returned."""
@@ -260,6 +281,9 @@ class Core:
         if attached is None:
             return None
         self._filter.delete(self._elements(attached))
+        self.lists.end(container_id, attached)
+        if self.lists:
+            self.lists.leave([text for endpoint in attached.endpoints for text in (endpoint.ipv4, endpoint.ipv6)])
         conntrack.forget(_udp_ports(attached.held), [a for e in attached.endpoints for a in (e.ipv4, e.ipv6) if a])
         for endpoint in attached.endpoints:
             self.directory.remove(endpoint)
@@ -290,25 +314,31 @@ class Core:
         hostname: str,
         name: str,
         upstream: tuple[str, ...] = (),
+        egress_list: Sequence[str] = (),
     ) -> tuple[Attachment, list[HeldPort]]:
         """Connect a running container to one more network; what it has now, and ports that are no longer held."""
         record = self.registry.get(request.network)
-        attached = self.attached.get(container_id) or Attached(
-            name, hostname, pid, (), [], (), upstream or host_servers()
-        )
+        attached = self.attached.get(container_id)
+        if attached is None:
+            policy = egress.parse(egress_list)
+            gate = Gate(policy) if policy is not None else None
+            attached = Attached(name, hostname, pid, (), [], (), upstream or host_servers(), gate=gate)
         if record.driver in ("host", "null"):
             raise NetworkRefused(f"container cannot be connected to {record.name} network")
         if any(endpoint.network_id == record.id for endpoint in attached.endpoints):
             raise NetworkRefused(f"endpoint with name {attached.name} already exists in network {record.name}")
-        path = f"/proc/{pid}/ns/net"
         with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as undo:
-            namespace_fd = open_namespace(path, name)
+            namespace_fd = open_namespace(f"/proc/{pid}/ns/net", name)
             cleanup.callback(os.close, namespace_fd)
             endpoint = self._allocate(request, container_id, attached)
             assert endpoint is not None
             undo.callback(self.registry.release, endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
             after = (*attached.endpoints, endpoint)
             families = plan.default_families(after)[endpoint.endpoint_id]
+            undo.callback(self.lists.filter.install)
+            if container_id not in self.attached:
+                self.lists.begin(container_id, attached)
+            self.lists.move(container_id, attached, after)  # before there is a link
             self._linker.link(record, endpoint, families, namespace_fd, name)
             undo.callback(self._linker.unlink, endpoint, namespace_fd)
             dropped = self._change_endpoints(attached, after)
@@ -317,7 +347,7 @@ class Core:
             attached.keep_namespace(namespace_fd)
             self.directory.add(endpoint)
             undo.pop_all()
-        return Attachment(attached.endpoints, self._shown(attached), path), dropped
+        return self._attachment(attached), dropped
 
     def disconnect(self, container_id: str, ref: str) -> tuple[Attachment, list[HeldPort]]:
         """Take a running container off a network; what it has now, and ports that are no longer held."""
@@ -332,9 +362,29 @@ class Core:
         if attached.dns is not None:
             attached.dns.endpoints = after
         self._linker.unlink(gone, attached.namespace_fd)
+        self.lists.move(container_id, replace(attached, endpoints=(*after, gone)), after)
+        if self.lists:
+            self.lists.leave([gone.ipv4, gone.ipv6])
         self.registry.release(gone.network_id, gone.ipv4, gone.ipv6)
         self._linker.restore_routes(attached)
-        return Attachment(after, self._shown(attached), f"/proc/{attached.pid}/ns/net"), dropped
+        return self._attachment(attached), dropped
+
+    def change_egress(self, container_id: str, texts: Sequence[str]) -> Attachment | None:
+        """Give a running container another egress list, or none; what it has now, None if it is on no network."""
+        attached = self.attached.get(container_id)
+        if attached is None:
+            return None
+        policy = egress.parse(texts)
+        if policy is not None and attached.dns is None:
+            namespace_fd = open_namespace(f"/proc/{attached.pid}/ns/net", attached.name)
+            try:
+                self._serve_names(attached, namespace_fd, wanted=True)
+            finally:
+                os.close(namespace_fd)
+        self.lists.change(container_id, attached, policy)
+        if attached.dns is not None:
+            attached.dns.gate = attached.gate
+        return self._attachment(attached)
 
     def change_ports(
         self,
@@ -424,11 +474,23 @@ class Core:
         if not record.connects:
             return None  # none, and host, where there is nothing to set up
         called = (attached.name, container_id[:12], attached.hostname)
-        return endpoints.build(self.registry, record, request, attached.endpoints, called, attached.upstream)
+        return endpoints.build(
+            self.registry,
+            record,
+            request,
+            attached.endpoints,
+            called,
+            attached.upstream,
+            bridge_names=self.settings.bridge_names,
+        )
 
-    def _serve_names(self, attached: Attached, namespace_fd: int) -> None:
-        """Give a container on user-defined networks its DNS server, or tell that server where the container is now."""
-        if attached.dns is None and any(endpoint.dns_names for endpoint in attached.endpoints):
+    def _serve_names(self, attached: Attached, namespace_fd: int, *, wanted: bool = False) -> None:
+        """Give a container its DNS server if it needs one, or tell that server where the container is now.
+
+        One on user-defined networks needs it for names, one with an egress list for what they stand for.
+        """
+        needed = wanted or attached.gate is not None or any(endpoint.dns_names for endpoint in attached.endpoints)
+        if attached.dns is None and needed and attached.endpoints:
             try:
                 with self._host.within(namespace_fd):
                     attached.dns = dns.open_sockets()
@@ -437,6 +499,7 @@ class Core:
         if attached.dns is not None:
             attached.dns.endpoints = attached.endpoints
             attached.dns.upstream = attached.upstream
+            attached.dns.gate = attached.gate
             attached.dns.forward = any(e.gateway or e.gateway6 or e.on_link for e in attached.endpoints)
 
     def _publish(self, attached: Attached, bindings: Sequence[PortBinding]) -> list[HeldPort]:

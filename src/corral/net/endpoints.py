@@ -26,6 +26,8 @@ def check(record: NetworkRecord, request: EndpointRequest) -> None:
             address = parse_address(wanted, family)
             if not any(address in ip_network(pool.subnet) for pool in record.pools):
                 raise ipam.AddressOutsidePool(wanted)
+    if request.egress and not record.limits_egress:
+        raise NetworkRefused(f"cannot limit egress on network {record.name}: the host does not route for it")
     if request.rate_in and not record.bridge:
         raise NetworkRefused(f"cannot limit what arrives on network {record.name}: it is not a bridge")
     for text in request.link_local:
@@ -48,13 +50,16 @@ def build(
     others: tuple[Endpoint, ...],
     names: tuple[str, ...],
     upstream: tuple[str, ...],
+    *,
+    bridge_names: bool,
 ) -> Endpoint:
     """A new endpoint beside a container's `others`; its addresses are taken from the registry."""
     check(record, request)
     ipv4, ipv6 = registry.allocate(record, request)
     used = {endpoint.interface for endpoint in others}
     interface = next(name for name in (f"eth{n}" for n in range(len(used) + 1)) if name not in used)
-    all_names = () if record.default else tuple(dict.fromkeys(filter(None, (names[0], *request.aliases, *names[1:]))))
+    nameless = record.default and not bridge_names
+    all_names = () if nameless else tuple(dict.fromkeys(filter(None, (names[0], *request.aliases, *names[1:]))))
     endpoint = Endpoint(
         record.id,
         record.name,
@@ -68,7 +73,7 @@ def build(
         links=request.links,
         gw_priority=request.gw_priority,
         driver_opts=request.driver_opts,
-        upstream=() if record.default else upstream,
+        upstream=upstream,
         driver=record.driver,
         link_local=request.link_local,
         rate_in=request.rate_in,

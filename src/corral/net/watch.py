@@ -23,9 +23,9 @@ _NFTA_GEN_PROC_PID = 2
 class Watch:
     """A socket that becomes readable on changes; `changed` says which of them concern us."""
 
-    def __init__(self, table: str) -> None:
-        """In the network namespace of the calling thread; `table` is the name of our tables."""
-        self._table = table.encode()
+    def __init__(self, *tables: str) -> None:
+        """In the network namespace of the calling thread; `tables` are the names of our tables."""
+        self._tables = {table.encode() for table in tables}
         self._own: set[int] = set()
         self._ours = self._shared = False
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -74,7 +74,7 @@ class Watch:
                     self._see(kind, body)
 
     def _see(self, kind: int, body: bytes) -> None:
-        mine = _attributes(body).get(_NFTA_TABLE, b"").rstrip(b"\0") == self._table
+        mine = _attributes(body).get(_NFTA_TABLE, b"").rstrip(b"\0") in self._tables
         if mine and (kind in _DELETIONS or kind in (_NEWCHAIN, _NEWRULE)):
             self._ours = True
         elif not mine and kind in (_NEWCHAIN, _DELCHAIN, _DELRULE):
