@@ -16,6 +16,7 @@ _RUN, _CONTAINERS, _OWN = "compat/test_docker_run.py", "compat/test_docker_conta
 _HOST, _FLAGS = f"{_OWN}::test_effect_of_a_host_property", f"{_RUN}::test_flags"
 _THROTTLE, _WEIGHT = f"{_OWN}::test_effect_of_a_throttle", f"{_OWN}::test_weights_that_the_kernel_does_not_have"
 _NETWORK, _BEYOND = "compat/test_docker_network.py", "compat/test_beyond_docker.py"
+_EGRESS = "compat/test_egress.py"
 _WINDOWS = "ignored: for Windows"
 
 CONTAINER_CONFIG = {
@@ -128,6 +129,7 @@ HOST_CONFIG = {
     "ReadonlyPaths": _HOST,
     # beyond Docker
     "NetRate": f"{_BEYOND}::test_what_a_container_sends_and_receives_is_limited",
+    "Egress": f"{_EGRESS}::test_an_egress_list",
     "RestartOptions": f"{_BEYOND}::test_restart_options",
     "Secrets": "integration/test_vault.py::test_a_secret_is_a_file_of_its_containers",
     "Configs": "integration/test_vault.py::test_a_secret_is_a_file_of_its_containers",

@@ -360,7 +360,8 @@ async def _recover(services: Services) -> None:
     filesystem.make_init_layer(engine)
     recover.read_records(engine)
     survivors, exits = await recover.find_survivors(engine)
-    await engine.networks.open(survivors)
+    lists = {live.id: live.record.host.egress for live in engine.index if live.record.host.egress}
+    await engine.networks.open(survivors, lists)
     await asyncio.to_thread(engine.images.recover)
     await recover.settle(engine, services.containers, exits)
 

@@ -118,6 +118,13 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
             "use": ("contexts", "USE", "Choose the context that commands use"),
         },
     ),
+    "egress": (
+        "Show what containers may send to",
+        {
+            "log": ("egress", "LOG", "Show what a container tried to reach and may not"),
+            "ls": ("egress", "LIST", "Show a container's egress list, and what its names stand for now"),
+        },
+    ),
     "image": (
         "Manage images",
         {

@@ -89,6 +89,7 @@ CREATE_FLAGS = (
     Flag("secret", "", "list", "Secret as a file in /run/secrets (NAME[,target=...][,mode=...][,on-update=...])"),
     Flag("config", "", "list", "Config as a file in /run/configs (NAME[,target=...][,mode=...][,on-update=...])"),
     Flag("net-rate", "", "string", "Limit what it sends and receives: out=10mbit,in=50mbit"),
+    Flag("egress", "", "list", "Limit where it may send to: allow=TARGET[:PORT][,...], deny=TARGET[,...], none"),
     Flag("depends-on", "", "list", "Start after this container: NAME[:started|healthy|completed]"),
     Flag("rm", "", "bool", "Remove the container, and its anonymous volumes, when it ends"),
     Flag("runtime", "", "string", "OCI runtime to use"),

@@ -15,6 +15,7 @@ from corral.engine import (
     copyup,
     defaults,
     devices,
+    egress,
     extensions,
     logdrivers,
     mounts,
@@ -72,6 +73,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     defaults.check_host(host, cpus=engine.facts.cpus)
     logdrivers.check(host.log_config)
     extensions.apply_labels(host, request.labels or {})
+    egress.check(host)
     vaultfiles.check(host, engine.vault)
     endpoints = _networks(request, host)
     unsupported.check(host, confining=engine.facts.confining)
@@ -101,6 +103,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         )
         try:
             devices.wanted_ports(record)
+            await egress.check_networks(engine, record)
             await make_durable(engine, record)
         except BaseException:
             await _remove_volumes(engine, new_volumes)

@@ -40,6 +40,7 @@ async def remove_now(engine: Engine, live: Live, *, volumes: bool) -> None:
             engine.snapshots.removed(key)
         engine.index.discard(live)
         shutil.rmtree(engine.paths.container(live.id), ignore_errors=True)
+        engine.egress_log.forget(live.id)
         for client in live.early_clients:
             client.close()
     if volumes:

@@ -74,11 +74,7 @@ class EgressFilter:
 
     def add(self, one: Listed, resolved: Mapping[Resolved, int]) -> None:
         """Put a container's list in force; NftError."""
-        if not self._there:
-            others = [pair for pair in self._everything() if pair[0].key != one.key]
-            self._install([*others, (one, resolved)])
-        else:
-            self._run(listed.added(self._table, one, resolved, self.group))
+        self._enforce(listed.added(self._table, one, resolved, self.group) if self._there else "", one, resolved)
 
     def remove(self, one: Listed) -> None:
         """Take a container's list away; `everything` does not tell of it any more."""
@@ -94,7 +90,17 @@ class EgressFilter:
     def replace(self, before: Listed, after: Listed, resolved: Mapping[Resolved, int]) -> None:
         """Go from one list, or set of places, to another, with no moment without any; NftError."""
         text = listed.removed(self._table, before)
-        self._run(text + listed.added(self._table, after, resolved, self.group))
+        self._enforce(text + listed.added(self._table, after, resolved, self.group), after, resolved)
+
+    def _enforce(self, commands: str, one: Listed, resolved: Mapping[Resolved, int]) -> None:
+        """Run commands that put a list in force; where the tables are not as we left them, make them anew with it."""
+        try:
+            if commands:
+                self._run(commands)
+                return
+        except NftError as error:
+            _log.warning("somebody changed the rules of egress lists: %s", error)
+        self._install([*(pair for pair in self._everything() if pair[0].key != one.key), (one, resolved)])
 
     def know(self, one: Listed, resolved: Mapping[Resolved, int]) -> None:
         """Let addresses be reached for some seconds; NftError."""

@@ -21,7 +21,7 @@ Address = IPv4Address | IPv6Address
 
 _SUBSYSTEM = 4 << 8  # NFNL_SUBSYS_ULOG
 _PACKET, _CONFIG = 0, 1
-_CFG_CMD, _CFG_MODE = 1, 2
+_CFG_CMD, _CFG_MODE, _CFG_QTHRESH = 1, 2, 5
 _CMD_BIND, _COPY_PACKET = 1, 2
 _PAYLOAD, _PREFIX = 9, 10
 _FIRST_GROUP, _GROUPS = 0x4352, 64
@@ -67,6 +67,8 @@ class Refusals:
             self.group = self._take_group()
             mode = struct.pack("!IBB", 0xFFFF, _COPY_PACKET, 0)
             self._configure(self.group, nfnetlink.attribute(_CFG_MODE, mode))
+            # Each at once: the kernel would collect a hundred of them, or those of a second.
+            self._configure(self.group, nfnetlink.attribute(_CFG_QTHRESH, struct.pack("!I", 1)))
         except BaseException:
             self._socket.close()
             raise
