@@ -147,6 +147,7 @@ EXERCISED = {
     "POST /volumes/{name}/clone": '"volume", "clone"',
     "GET /volumes/{name}/export": '"volume", "export"',
     "POST /containers/{name}/mounts": '"mount", "add"',
+    "GET /containers/{name}/traffic": '"traffic", ',
     "GET /containers/{name}/egress": '"egress", "ls"',
     "GET /containers/{name}/egress/log": "/egress/log",
     "DELETE /containers/{name}/mounts": '"mount", "rm"',

@@ -50,6 +50,7 @@ ROUTES = (
     Route("POST", "/containers/{name}/update", containers.update),
     Route("POST", "/containers/{name}/mounts", containers.add_mount),
     Route("DELETE", "/containers/{name}/mounts", containers.remove_mount),
+    Route("GET", "/containers/{name}/traffic", containers.traffic_),
     Route("GET", "/containers/{name}/egress", containers.egress_),
     Route("GET", "/containers/{name}/egress/log", containers.egress_log),
     Route("POST", "/containers/{name}/wait", containers.wait),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 
-from corral.net import conntrack, dns, drivers, egress, endpoints, plan, ports, rules, sandbox
+from corral.net import conntrack, dns, drivers, egress, endpoints, plan, ports, rules, sandbox, traffic
 from corral.net.attached import Attached, close_names, host_servers, open_namespace
 from corral.net.directory import Directory
 from corral.net.filter import Filter
@@ -35,6 +35,7 @@ from corral.net.model import (
     PortsFailed,
     PredefinedNetwork,
     SandboxFailed,
+    Traffic,
 )
 from corral.net.nft import Nft, NftError
 from corral.net.ports import Target
@@ -421,6 +422,29 @@ class Core:
             self.publisher.forget(port)
         conntrack.forget(_udp_ports([*dropped.values(), *moved, *new]))
         return self._shown(attached), list(dropped.values())
+
+    def traffic(self, container_id: str) -> Traffic:
+        """What a container received and sent; empty when it is on no network."""
+        attached = self.attached.get(container_id)
+        if attached is None:
+            return Traffic({}, {})
+        counts = self._filter.counts(self._elements(attached))
+        return self._traffic(attached, self._host.netlink.counters(), counts)
+
+    def all_traffic(self) -> dict[str, Traffic]:
+        """The same of every container that is on a network."""
+        interfaces, counts = self._host.netlink.counters(), self._filter.counts()
+        return {one: self._traffic(attached, interfaces, counts) for one, attached in self.attached.items()}
+
+    def _traffic(
+        self, attached: Attached, interfaces: Mapping[str, tuple[int, int, int, int]], counts: rules.Counts
+    ) -> Traffic:
+        bindings, target = self._counted(attached), _target(attached.endpoints)
+        return traffic.of_container(attached.endpoints, interfaces, target, bindings, counts)
+
+    @staticmethod
+    def _counted(attached: Attached) -> list[PortBinding]:
+        return [port.binding for port in attached.held if not port.routed]
 
     def rename(self, container_id: str, name: str) -> tuple[Endpoint, ...]:
         """Call a container by another name; its endpoints now."""

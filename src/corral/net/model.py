@@ -146,6 +146,27 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """What went through something: towards the container, and from it."""
+
+    packets_in: int = 0
+    bytes_in: int = 0
+    packets_out: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a container received and sent, by network name, and what of it came through published ports.
+
+    A port is (protocol, host port); of one that is published at several addresses all are counted together.
+    """
+
+    networks: dict[str, Passed]
+    ports: dict[tuple[str, int], Passed]
+
+
+@dataclass(frozen=True, slots=True)
 class AddressPool:
     """A place to cut subnets from: `base` (CIDR) into subnets of `size` bits."""
 

@@ -31,6 +31,7 @@ from corral.net.model import (
     NetworkSpec,
     NetworkView,
     PortBinding,
+    Traffic,
 )
 from corral.net.nft import Nft
 from corral.net.proxy import Proxy
@@ -331,6 +332,14 @@ class Networks:
         attachment = await self._do(lambda: self.core.change_egress(container_id, texts))
         self._serve(container_id)
         return attachment
+
+    async def traffic(self, container_id: str) -> Traffic:
+        """What a container received and sent."""
+        return await self._do(lambda: self.core.traffic(container_id))
+
+    async def all_traffic(self) -> dict[str, Traffic]:
+        """The same of every container that is on a network, by id."""
+        return await self._do(self.core.all_traffic)
 
     def resolved(self, container_id: str) -> tuple[tuple[str, str, str, int], ...]:
         """(name, address, service, seconds left) of what names stand for in a container's egress list."""
