@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from corral.net import dnswire
 from tests.compat.test_beyond_docker import corral, said
@@ -179,3 +179,20 @@ def test_lists_that_cannot_be(daemon: Daemon) -> None:
     assert bad.returncode and "invalid egress rule" in bad.stderr
     assert daemon.inspect(container)["HostConfig"]["Egress"] == ["none"]
     daemon.output("network", "rm", "wire")
+
+
+def test_names_on_the_default_bridge(new_daemon: Callable[..., Daemon]) -> None:
+    daemon = new_daemon("--bridge-names")
+    address = web(daemon, "web")
+    web(daemon, "other")
+    client = said(daemon, "run", "-d", "--name", "client", "--egress", "allow=web:80", IMAGE, "sleep", "1000")
+    assert address in daemon.output("exec", "other", "nslookup", "web")
+    assert address in daemon.output("exec", "other", "nslookup", "web.bridge")
+    assert fetched(daemon, client, "web") and not fetched(daemon, client, "other")
+    daemon.restart()
+    assert fetched(daemon, client, "web") and not fetched(daemon, client, "other")
+    daemon.output("rename", "web", "site")
+    assert address in daemon.output("exec", "other", "nslookup", "site")
+    assert not fetched(daemon, client, "site") and not fetched(daemon, client, "web")
+    daemon.output("run", "--rm", "--link", "site:linked", IMAGE, "ping", "-c", "1", "linked")
+    daemon.remove_all()

@@ -283,8 +283,7 @@ class Core:
             return None
         self._filter.delete(self._elements(attached))
         self.lists.end(container_id, attached)
-        if self.lists:
-            self.lists.leave([text for endpoint in attached.endpoints for text in (endpoint.ipv4, endpoint.ipv6)])
+        self.lists.leave([text for endpoint in attached.endpoints for text in (endpoint.ipv4, endpoint.ipv6)])
         conntrack.forget(_udp_ports(attached.held), [a for e in attached.endpoints for a in (e.ipv4, e.ipv6) if a])
         for endpoint in attached.endpoints:
             self.directory.remove(endpoint)
@@ -364,8 +363,7 @@ class Core:
             attached.dns.endpoints = after
         self._linker.unlink(gone, attached.namespace_fd)
         self.lists.move(container_id, replace(attached, endpoints=(*after, gone)), after)
-        if self.lists:
-            self.lists.leave([gone.ipv4, gone.ipv6])
+        self.lists.leave([gone.ipv4, gone.ipv6])
         self.registry.release(gone.network_id, gone.ipv4, gone.ipv6)
         self._linker.restore_routes(attached)
         return self._attachment(attached), dropped
@@ -455,6 +453,7 @@ class Core:
         for endpoint in attached.endpoints:
             self.directory.remove(endpoint)
         attached.endpoints = tuple(endpoints.renamed(endpoint, old, name) for endpoint in attached.endpoints)
+        self.lists.leave([text for endpoint in attached.endpoints for text in (endpoint.ipv4, endpoint.ipv6)])
         for endpoint in attached.endpoints:
             self.directory.add(endpoint)
         if attached.dns is not None:

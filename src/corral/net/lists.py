@@ -177,7 +177,9 @@ class Lists:
         self._write(container_id, gate, lines)
 
     def leave(self, addresses: Collection[str]) -> None:
-        """Addresses are nobody's any more, and may be somebody else's next: names do not stand for them."""
+        """Neighbours are gone, or called otherwise: names do not stand for these addresses any more."""
+        if not self:
+            return
         gone = {ip_address(text) for text in addresses if text}
         for container_id, attached in self._attached.items():
             gate = attached.gate
