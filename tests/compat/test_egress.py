@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from corral.net import dnswire
 from tests.compat.test_beyond_docker import corral, said
@@ -20,30 +21,48 @@ UPSTREAM = "127.0.0.53"
 
 @contextlib.contextmanager
 def name_server(daemon: Daemon, **names: str) -> Iterator[None]:
-    """A DNS server beside the daemon that knows some names below `.example`."""
-    upstream = daemon.space.socket(socket.SOCK_DGRAM)
-    upstream.bind((UPSTREAM, 53))
-    upstream.setblocking(True)
+    """A DNS server beside the daemon that knows some names below `.example`, over UDP and TCP."""
 
-    def serve() -> None:
+    def answer(message: bytes) -> bytes:
+        parsed = dnswire.parse(message)
+        found = names.get(parsed.name.removesuffix(".example"))
+        return dnswire.answer(parsed, [dnswire.IPv4Address(found)] if found and parsed.type == dnswire.A else [])
+
+    def datagrams() -> None:
         while True:
-            message, client = upstream.recvfrom(4096)
+            message, client = udp.recvfrom(4096)
             if message == b"end":
                 return
-            parsed = dnswire.parse(message)
-            found = names.get(parsed.name.removesuffix(".example"))
-            records = [dnswire.IPv4Address(found)] if found and parsed.type == dnswire.A else []
-            upstream.sendto(dnswire.answer(parsed, records), client)
+            udp.sendto(answer(message), client)
 
-    serving = threading.Thread(target=serve)
-    serving.start()
-    try:
-        yield
-    finally:
-        with daemon.space.socket(socket.SOCK_DGRAM) as last:
-            last.sendto(b"end", (UPSTREAM, 53))
-        serving.join()
-        upstream.close()
+    def streams() -> None:
+        while True:
+            client, _ = tcp.accept()
+            with client:
+                message = client.recv(4096)[2:]
+                if not message:
+                    return
+                reply = answer(message)
+                client.sendall(len(reply).to_bytes(2, "big") + reply)
+
+    with daemon.space.socket(socket.SOCK_DGRAM) as udp, daemon.space.socket() as tcp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for one in (udp, tcp):
+            one.bind((UPSTREAM, 53))
+            one.setblocking(True)
+        tcp.listen()
+        serving = [threading.Thread(target=work) for work in (datagrams, streams)]
+        for thread in serving:
+            thread.start()
+        try:
+            yield
+        finally:
+            with daemon.space.socket(socket.SOCK_DGRAM) as last, daemon.space.socket() as final:
+                last.sendto(b"end", (UPSTREAM, 53))
+                final.setblocking(True)
+                final.connect((UPSTREAM, 53))
+            for thread in serving:
+                thread.join()
 
 
 def fetched(daemon: Daemon, container: str, host: str) -> bool:
@@ -196,3 +215,27 @@ def test_names_on_the_default_bridge(new_daemon: Callable[..., Daemon]) -> None:
     assert not fetched(daemon, client, "site") and not fetched(daemon, client, "web")
     daemon.output("run", "--rm", "--link", "site:linked", IMAGE, "ping", "-c", "1", "linked")
     daemon.remove_all()
+
+
+def test_dig_and_curl(daemon: Daemon, tmp_path: Path) -> None:
+    with outside_addresses(daemon, "192.0.2.1"), name_server(daemon, web="192.0.2.1", other="192.0.2.1"):
+        web(daemon, "web", "-p", "192.0.2.1:80:80")
+        words = ("--dns", UPSTREAM, "--egress", "allow=web.example:80", IMAGE, "sleep", "1000")
+        client = daemon.state(said(daemon, "run", "-d", *words))["Pid"]
+        (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.11\n")
+
+        def run(command: str) -> str:
+            """With the container's network and its resolver, and this machine's programs."""
+            command = f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf; nsenter -t {client} -n {command} || true"
+            return daemon.space.sh(f'unshare -m sh -c "{command}"')
+
+        assert run("curl -s http://web.example/passwd").startswith("root:")
+        assert run("curl -s -w %{exitcode} http://other.example/passwd") == "6"  # could not resolve
+        assert run("curl -s -w %{exitcode} http://192.0.2.1:81/") == "7"  # could not connect
+        for more in ("", "+tcp", "+noedns", "+bufsize=4096"):
+            assert run(f"dig +short {more} web.example") == "192.0.2.1\n"
+            assert "status: NXDOMAIN" in run(f"dig {more} other.example")
+        assert "EDE: 17 (Filtered)" in run("dig other.example")
+        assert "status: NXDOMAIN" in run("dig -x 192.0.2.77")
+        assert "status: NOERROR" in run("dig -x 192.0.2.1")  # an address that it may reach
+        assert "refused" in run("dig +tcp +tries=1 +time=3 @172.17.0.1 web.example")

@@ -143,7 +143,7 @@ class Dns:
         """The answer to a container with an egress list; its addresses are let through before it is given."""
         neighbours = [] if query.opcode or query.type == dnswire.PTR else self._neighbours(server, query)
         names = dict.fromkeys([query.name, *(name.lower() for one in neighbours for name in one.dns_names)])
-        edns = _payload_size(message) > dnswire.MAX_UDP
+        edns = bool(dnswire.payload_size(message, query))
         if not neighbours and not self._may_ask(server, gate, query):
             gate.refuse(query.name)
             return dnswire.filtered(query, edns=edns)
@@ -177,8 +177,7 @@ class Dns:
             if server.gate is not None and query is not None:
                 reply = None  # the task below answers
             if reply is not None:
-                limit = max(dnswire.MAX_UDP, _payload_size(message))
-                _send(server.udp, dnswire.fit(reply, query, limit) if query else reply, client)
+                _send(server.udp, _fit(reply, query, message) if query else reply, client)
             elif query is not None:
                 if len(server.tasks) >= _MAX_PENDING:
                     _send(server.udp, dnswire.answer(query, [], code=dnswire.SERVFAIL), client)
@@ -195,7 +194,7 @@ class Dns:
     ) -> None:
         if server.gate is not None:
             reply = await self._gated(server, server.gate, query, message, stream=False)
-            reply = dnswire.fit(reply, query, max(dnswire.MAX_UDP, _payload_size(message)))
+            reply = _fit(reply, query, message)
         else:
             reply = await self._upward(server, query, message, stream=False)
         _send(server.udp, dnswire.with_id(reply, query.id), client)
@@ -285,11 +284,9 @@ def _texts(found: Sequence[Endpoint], query: dnswire.Query) -> list[str]:
     return [endpoint.ipv6 for endpoint in found if endpoint.ipv6] if query.type == dnswire.AAAA else []
 
 
-def _payload_size(message: bytes) -> int:
-    """The UDP size that the client says it takes (EDNS, RFC 6891): an OPT record is the last thing in a query."""
-    if len(message) >= 23 and message[10:12] != b"\0\0" and message[-11:-8] == b"\0\0\x29":
-        return int(struct.unpack_from("!H", message, len(message) - 8)[0])
-    return dnswire.MAX_UDP
+def _fit(reply: bytes, query: dnswire.Query, message: bytes) -> bytes:
+    """The reply, or what sends the client to TCP if it is larger than the client said it takes."""
+    return dnswire.fit(reply, query, max(dnswire.MAX_UDP, dnswire.payload_size(message, query)))
 
 
 def _send(udp: socket.socket, reply: bytes, client: tuple[str, int]) -> None:

@@ -82,6 +82,14 @@ def failure(message: bytes, code: int) -> bytes:
     return _HEADER.pack(number, _QR | _RA | flags & (_RD | 0x7800) | code, 0, 0, 0, 0)
 
 
+def payload_size(message: bytes, query: Query) -> int:
+    """The UDP size that a client says it takes (EDNS, RFC 6891), 0 without EDNS; OPT comes first in practice."""
+    offset = _HEADER.size + len(query.raw)
+    if message[6:10] != b"\0\0\0\0" or message[10:12] == b"\0\0" or message[offset : offset + 3] != b"\0\0\x29":
+        return 0
+    return int.from_bytes(message[offset + 3 : offset + 5], "big")
+
+
 def fit(reply: bytes, query: Query, limit: int) -> bytes:
     """The reply, or an empty truncated one that sends the client to TCP."""
     if len(reply) <= limit:
