@@ -60,7 +60,7 @@ class Core:
         self._filter = Filter(settings, nft, self._all_elements)
         self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
         self._linker = Linker(settings, self._host, self.sweep)
-        self.lists = Lists(settings, nft, self.registry, self._host, self.attached)
+        self.lists = Lists(settings, nft, self.registry, self._host, self.attached, self._linker.ensure)
         self._dying: list[str] = []
 
     # -- life of the daemon ------------------------------------------------------------------------------------

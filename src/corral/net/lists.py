@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -25,7 +25,7 @@ from corral.net.egress import Policy, Service
 from corral.net.egressfilter import EgressFilter
 from corral.net.gate import Gate
 from corral.net.listed import Listed, Place, Resolved
-from corral.net.model import Endpoint, NetworkRefused, NetworkSettings
+from corral.net.model import Endpoint, NetworkRecord, NetworkRefused, NetworkSettings, SandboxFailed
 from corral.net.nft import Nft, NftError
 from corral.net.registry import Registry
 
@@ -51,8 +51,11 @@ class Lists:
         registry: Registry,
         host: sandbox.Host,
         attached: Mapping[str, Attached],
+        ensure: Callable[[NetworkRecord], object],
     ) -> None:
+        """`ensure` makes a bridge that somebody deleted: without one there would be nothing to hold a list to."""
         self._registry = registry
+        self._ensure = ensure
         self._host = host
         self._attached = attached
         self._folder = os.path.join(settings.exec_root, "egress")
@@ -72,10 +75,21 @@ class Lists:
         places = []
         for endpoint in attached.endpoints:
             record = self._registry.find(endpoint.network_id)
-            found = self._host.netlink.find_link(record.bridge) if record is not None and record.bridge else None
-            if record is not None and found is not None:
-                places.append(Place(record.bridge, found.mac, endpoint))
+            if record is None or not record.bridge:
+                continue  # it outlived the default bridge, whose removal took its link
+            found = self._host.netlink.find_link(record.bridge)
+            if found is None:
+                self._make(record)
+                found = self._host.netlink.find_link(record.bridge)
+            assert found is not None
+            places.append(Place(record.bridge, found.mac, endpoint))
         return Listed(container_id[:12], policy, tuple(places))
+
+    def _make(self, record: NetworkRecord) -> None:
+        try:
+            self._ensure(record)
+        except OSError as error:
+            raise SandboxFailed(f"network {record.name}", error) from error
 
     def begin(self, container_id: str, attached: Attached) -> None:
         """Put the list of a container that is being attached in force; NftError, NoPacketFilter."""
