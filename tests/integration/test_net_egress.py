@@ -17,6 +17,7 @@ from corral.errors import CorralError
 from corral.net import dnswire
 from corral.net.model import PoolRecord
 from corral.net.networks import EndpointRequest, Networks, NetworkSettings, NetworkSpec, PortBinding
+from corral.net.nft import Nft
 from corral.net.refusals import Refusal
 from corral.store.db import Database
 from tests.integration.test_net_bridge import networks, outside
@@ -379,3 +380,59 @@ async def test_lists_hold_when_the_rules_are_flushed_or_the_daemon_is_another(tm
             await second.close(keep=False)
             assert "corral" not in sh("nft list tables")
     db.close()
+
+
+@on_new_host
+async def test_a_list_holds_on_a_bridge_that_somebody_deleted(tmp_path: Path) -> None:
+    async with networks(tmp_path, settings(tmp_path)) as net:
+        with spaces(2) as (a, b):
+            sh("ip link del corral0")
+            await join(net, a, "alpha", ["none"])
+            await join(net, b, "beta", [])
+            async with await serve_peer_address(b, 80):
+                assert await ask(None, "172.17.0.3", 80) == "172.17.0.1"
+                assert not reaches(a, "172.17.0.3", 80)
+            with pytest.raises(CorralError, match="a port is a number"):
+                await net.change_egress(B, ["allow=x:0"])
+            assert await net.change_egress("c" * 64, ["none"]) is None
+
+
+@on_new_host
+async def test_without_a_packet_filter_there_are_no_lists(tmp_path: Path) -> None:
+    async with networks(tmp_path, settings(tmp_path, packet_filter=False)) as net:
+        with spaces(2) as (a, b):
+            with pytest.raises(CorralError, match="does not use the packet filter"):
+                await join(net, a, "alpha", ["none"])
+            await join(net, b, "beta", [])
+            with pytest.raises(CorralError, match="does not use the packet filter"):
+                await net.change_egress(B, ["none"])
+            assert (await net.get("bridge")).endpoints.keys() == {B}
+
+
+@on_new_host
+async def test_on_kernels_where_tables_belong_to_nobody_they_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Nft, "own", lambda self, family, table: False)
+    async with networks(tmp_path, settings(tmp_path)) as net:
+        with spaces(2) as (a, machine):
+            outside(machine)
+            await join(net, a, "alpha", ["allow=good.example"])
+            assert "lets others flush the rules of egress lists" in caplog.text
+            async with (
+                name_server({"good.example": ["10.9.0.2"], "also.example": []}),
+                await serve_peer_address(machine, 80),
+            ):
+                for _ in range(2):
+                    sh("nft flush ruleset")
+                    await until(lambda: "goto r_" in sh("nft list ruleset"))
+                    assert not reaches(a, "10.9.0.2", 80)
+                sh("nft delete table inet corral_egress")
+                assert await query(a, "good.example") == (dnswire.NOERROR, ["10.9.0.2"])
+                assert await ask(a, "10.9.0.2", 80) == "10.9.0.1"
+                sh("nft delete table inet corral_egress")
+                await net.change_egress(A, ["none"])
+                assert not reaches(a, "10.9.0.2", 80)
+                sh("nft delete table inet corral_egress")
+                await net.detach(A)
+                assert "egress" not in sh("nft list tables")

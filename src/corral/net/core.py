@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 
-from corral.net import conntrack, dns, drivers, egress, endpoints, plan, ports, rules, sandbox, traffic
+from corral.net import conntrack, dns, drivers, egress, endpoints, holding, plan, ports, rules, sandbox, traffic
 from corral.net.attached import Attached, close_names, host_servers, open_namespace
 from corral.net.directory import Directory
 from corral.net.filter import Filter
 from corral.net.gate import Gate
+from corral.net.holding import Holding
 from corral.net.linking import Linker
 from corral.net.lists import Lists
 from corral.net.model import (
@@ -32,13 +33,11 @@ from corral.net.model import (
     NetworkSpec,
     NetworkView,
     PortBinding,
-    PortsFailed,
     PredefinedNetwork,
     SandboxFailed,
     Traffic,
 )
 from corral.net.nft import Nft, NftError
-from corral.net.ports import Target
 from corral.net.publish import HeldPort, PortTaken, Publisher
 from corral.net.registry import Registry
 from corral.store.db import Database
@@ -59,6 +58,7 @@ class Core:
         self._host = sandbox.Host()
         self._filter = Filter(settings, nft, self._all_elements)
         self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
+        self._holding = Holding(self.registry, self.publisher)
         self._linker = Linker(settings, self._host, self.sweep)
         self.lists = Lists(settings, nft, self.registry, self._host, self.attached, self._linker.ensure)
         self._dying: list[str] = []
@@ -128,7 +128,7 @@ class Core:
             if record.bridge:
                 elements += rules.of_network(record)
         for attached in self.attached.values():
-            elements += self._elements(attached)
+            elements += self._holding.elements(attached)
         return elements
 
     def _adopt(
@@ -144,10 +144,10 @@ class Core:
             self.registry.retake(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
         name = next((endpoint.dns_names[0] for endpoint in joined if endpoint.dns_names), "")
         attached = Attached(name, "", pid, joined, [], ports.collapse(bindings), gate=gate)
-        target = _target(joined)
+        target = holding.target_of(joined)
         for binding in attached.bindings:
             try:
-                attached.held += self._hold(joined, [binding])
+                attached.held += self._holding.hold(joined, [binding])
             except PortTaken as error:
                 # The container runs and its map elements work; somebody else has the port for IPv6 and loopback.
                 _log.warning("cannot hold a published port of container %s again: %s", container_id[:12], error)
@@ -256,15 +256,15 @@ class Core:
                 if endpoint is not None:
                     attached.endpoints += (endpoint,)
                     undo.callback(self.registry.release, endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
-            attached.held = self._publish(attached, bindings)
+            attached.held = self._holding.publish(attached, bindings)
             undo.callback(self.publisher.release, attached.held)
             self.lists.begin(container_id, attached)
             undo.callback(self.lists.end, container_id, attached)
             self._linker.link_all(self.registry.get, attached, namespace_fd, undo)
             self._serve_names(attached, namespace_fd)
             undo.callback(close_names, attached)
-            self._filter.add(self._elements(attached))
-            conntrack.forget(_udp_ports(attached.held))
+            self._filter.add(self._holding.elements(attached))
+            conntrack.forget(holding.udp_ports(attached.held))
             self.attached[container_id] = attached
             attached.keep_namespace(namespace_fd)
             for endpoint in attached.endpoints:
@@ -274,17 +274,19 @@ class Core:
 
     def _attachment(self, attached: Attached) -> Attachment:
         sandbox_path = f"/proc/{attached.pid}/ns/net"
-        return Attachment(attached.endpoints, self._shown(attached), sandbox_path, attached.dns is not None)
+        return Attachment(attached.endpoints, self._holding.shown(attached), sandbox_path, attached.dns is not None)
 
     def detach(self, container_id: str) -> Attached | None:
         """Forget a container; the caller closes the sockets of what is returned."""
         attached = self.attached.pop(container_id, None)
         if attached is None:
             return None
-        self._filter.delete(self._elements(attached))
+        self._filter.delete(self._holding.elements(attached))
         self.lists.end(container_id, attached)
         self.lists.leave([text for endpoint in attached.endpoints for text in (endpoint.ipv4, endpoint.ipv6)])
-        conntrack.forget(_udp_ports(attached.held), [a for e in attached.endpoints for a in (e.ipv4, e.ipv6) if a])
+        conntrack.forget(
+            holding.udp_ports(attached.held), [a for e in attached.endpoints for a in (e.ipv4, e.ipv6) if a]
+        )
         for endpoint in attached.endpoints:
             self.directory.remove(endpoint)
             self.registry.release(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
@@ -396,21 +398,21 @@ class Core:
         attached = self.attached.get(container_id)
         if attached is None:
             raise NetworkRefused(f"container {container_id} is not attached to a network")
-        old, before = attached.held, self._elements(attached)
-        leaving = {_side(binding) for binding in removed}
-        dropped = {_side(port.binding): port for port in old if _side(port.binding) in leaving}
-        kept = [port for port in old if _side(port.binding) not in leaving]
+        old, before = attached.held, self._holding.elements(attached)
+        leaving = {holding.side(binding) for binding in removed}
+        dropped = {holding.side(port.binding): port for port in old if holding.side(port.binding) in leaving}
+        kept = [port for port in old if holding.side(port.binding) not in leaving]
         # A port that only changes its place in the container keeps its socket: no moment in which others could take it.
         moved: list[HeldPort] = []
         for binding in added:
-            port = dropped.get(_side(binding))
+            port = dropped.get(holding.side(binding))
             if port is not None and port.binding.host_ip == binding.host_ip and not binding.host_port_end:
-                moved.append(replace(dropped.pop(_side(binding)), binding=binding))
-        places = {_side(port.binding) for port in moved}
-        new = self._publish(attached, [binding for binding in added if _side(binding) not in places])
+                moved.append(replace(dropped.pop(holding.side(binding)), binding=binding))
+        places = {holding.side(port.binding) for port in moved}
+        new = self._holding.publish(attached, [binding for binding in added if holding.side(binding) not in places])
         attached.held = [*kept, *moved, *new]
         try:
-            self._filter.replace(before, self._elements(attached))
+            self._filter.replace(before, self._holding.elements(attached))
         except NftError:
             attached.held = old
             self.publisher.release(new)
@@ -418,15 +420,15 @@ class Core:
         attached.bindings = tuple(wanted)
         for port in dropped.values():
             self.publisher.forget(port)
-        conntrack.forget(_udp_ports([*dropped.values(), *moved, *new]))
-        return self._shown(attached), list(dropped.values())
+        conntrack.forget(holding.udp_ports([*dropped.values(), *moved, *new]))
+        return self._holding.shown(attached), list(dropped.values())
 
     def traffic(self, container_id: str) -> Traffic:
         """What a container received and sent; empty when it is on no network."""
         attached = self.attached.get(container_id)
         if attached is None:
             return Traffic({}, {})
-        counts = self._filter.counts(self._elements(attached))
+        counts = self._filter.counts(self._holding.elements(attached))
         return self._traffic(attached, self._host.netlink.counters(), counts)
 
     def all_traffic(self) -> dict[str, Traffic]:
@@ -437,7 +439,7 @@ class Core:
     def _traffic(
         self, attached: Attached, interfaces: Mapping[str, tuple[int, int, int, int]], counts: rules.Counts
     ) -> Traffic:
-        bindings, target = self._counted(attached), _target(attached.endpoints)
+        bindings, target = self._counted(attached), holding.target_of(attached.endpoints)
         return traffic.of_container(attached.endpoints, interfaces, target, bindings, counts)
 
     @staticmethod
@@ -462,19 +464,19 @@ class Core:
 
     def _change_endpoints(self, attached: Attached, wanted: tuple[Endpoint, ...]) -> list[HeldPort]:
         """Move a container's rules and published ports to another set of endpoints; ports it no longer has."""
-        before = self._elements(attached)
+        before = self._holding.elements(attached)
         old_endpoints, old_held = attached.endpoints, attached.held
         attached.endpoints = wanted
-        target = _target(wanted)
-        kept = bool(old_held) and old_held[0].routed != self._translates(wanted)
+        target = holding.target_of(wanted)
+        kept = bool(old_held) and old_held[0].routed != self._holding.translates(wanted)
         if plan.gateway_endpoint(wanted) is None:
             attached.held, kept = [], False
         elif kept:
             attached.held = [replace(port, target=target) for port in old_held]
         else:
-            attached.held = self._publish(attached, attached.bindings)
+            attached.held = self._holding.publish(attached, attached.bindings)
         try:
-            self._filter.replace(before, self._elements(attached))
+            self._filter.replace(before, self._holding.elements(attached))
         except NftError:
             if not kept:
                 self.publisher.release(attached.held)
@@ -524,59 +526,3 @@ class Core:
             attached.dns.upstream = attached.upstream
             attached.dns.gate = attached.gate
             attached.dns.forward = any(e.gateway or e.gateway6 or e.on_link for e in attached.endpoints)
-
-    def _publish(self, attached: Attached, bindings: Sequence[PortBinding]) -> list[HeldPort]:
-        gateway = plan.gateway_endpoint(attached.endpoints)
-        if gateway is None or not bindings:
-            return []
-        try:
-            return self._hold(attached.endpoints, bindings)
-        except PortTaken as error:
-            raise PortsFailed(attached.name, gateway.endpoint_id, str(error)) from error
-
-    def _hold(self, joined: tuple[Endpoint, ...], bindings: Sequence[PortBinding]) -> list[HeldPort]:
-        """Take ports of the host for bindings, or none where the container's own address is what is reached."""
-        if self._translates(joined):
-            return self.publisher.hold(bindings, _target(joined))
-        return [HeldPort(ports.check(binding), _target(joined), None, routed=True) for binding in bindings]
-
-    def _translates(self, joined: tuple[Endpoint, ...]) -> bool:
-        gateway = plan.gateway_endpoint(joined)
-        record = self.registry.find(gateway.network_id) if gateway else None
-        if gateway is None or record is None:
-            return True
-        families = [family for family, address in ((4, gateway.ipv4), (6, gateway.ipv6)) if address]
-        return any(rules.gateway_mode(record, family).startswith("nat") for family in families)
-
-    def _shown(self, attached: Attached) -> tuple[PortBinding, ...]:
-        return ports.expand((port.binding for port in attached.held), ipv6=self.publisher.ipv6)
-
-    def _elements(self, attached: Attached) -> list[rules.Element]:
-        found: list[rules.Element] = []
-        for endpoint in attached.endpoints:
-            if endpoint.driver == "bridge":
-                found += rules.of_endpoint(endpoint, plan.host_link(endpoint.endpoint_id))
-        gateway = plan.gateway_endpoint(attached.endpoints)
-        if gateway is not None and attached.held:
-            record = self.registry.find(gateway.network_id)  # None: a container outlived the default bridge's removal
-            modes = (rules.gateway_mode(record, 4), rules.gateway_mode(record, 6)) if record else ("nat", "nat")
-            found += rules.of_ports(
-                self._shown(attached),
-                Target(gateway.ipv4, gateway.ipv6),
-                modes=modes,
-            )
-        return found
-
-
-def _target(endpoints: tuple[Endpoint, ...]) -> Target:
-    gateway = plan.gateway_endpoint(endpoints)
-    return Target(gateway.ipv4, gateway.ipv6) if gateway else Target("", "")
-
-
-def _udp_ports(held: Sequence[HeldPort]) -> set[int]:
-    return {port.binding.host_port for port in held if port.binding.proto == "udp"}
-
-
-def _side(binding: PortBinding) -> tuple[str, str, int]:
-    """The host side of a binding; without IPv6 on the host, 0.0.0.0 and every address are the same."""
-    return binding.proto, binding.host_ip.replace("0.0.0.0", ""), binding.host_port

@@ -116,8 +116,9 @@ class EgressFilter:
             return
         for family in listed.FAMILIES:
             if self._there or self._listing(family):
-                self._nft.own(family, self._table)
-                self._nft.run(f"delete table {family} {self._table}\n")
+                owned = self._nft.own(family, self._table)
+                text = "" if owned else f"add table {family} {self._table}\n"  # somebody may have deleted it
+                self._nft.run(text + f"delete table {family} {self._table}\n")
         self._there = False
 
     def _run(self, commands: str) -> None:
