@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from corral import errors
-from corral.net import publicdns
+from corral.net import addresses, publicdns
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -156,7 +156,7 @@ def _rule(allow: bool, item: str) -> Rule:
         raise InvalidEgress(item, "it names nothing")
     if set(target) <= set("0123456789./") or ":" in target:
         try:
-            return Rule(allow, "", ip_network(target), service)
+            return Rule(allow, "", addresses.network(target), service)
         except ValueError as error:
             raise InvalidEgress(item, str(error)) from error
     name = target.lower().removesuffix(".")

@@ -6,9 +6,11 @@ import os
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
-from corral.net import ipam, parents
+from corral.net import addresses, ipam, parents
 from corral.net.model import Endpoint, EndpointRequest, InvalidNetwork, NetworkRecord, NetworkRefused
 from corral.net.registry import Registry, new_id, parse_address
+
+_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
 def check(record: NetworkRecord, request: EndpointRequest) -> None:
@@ -32,7 +34,7 @@ def check(record: NetworkRecord, request: EndpointRequest) -> None:
         raise NetworkRefused(f"cannot limit what arrives on network {record.name}: it is not a bridge")
     for text in request.link_local:
         try:
-            valid = ip_address(text).is_link_local
+            valid = addresses.address(text).is_link_local
         except ValueError:
             valid = False
         if not valid:
@@ -109,8 +111,6 @@ def _is_mac(text: str) -> bool:
     parts = text.replace("-", ":").split(":")
     if len(parts) != 6 or any(len(part) != 2 for part in parts):
         return False
-    try:
-        octets = [int(part, 16) for part in parts]
-    except ValueError:
+    if not all(set(part) <= _HEXADECIMAL for part in parts):
         return False
-    return not octets[0] & 1  # a group address cannot be an interface's
+    return not int(parts[0], 16) & 1  # a group address cannot be an interface's

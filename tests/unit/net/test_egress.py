@@ -72,7 +72,7 @@ def test_words() -> None:
         "", "a", "allow", "allow=", "allow=a:", "allow=a:0", "allow=a:2-1", "allow=a:1-", "allow=a:70000", "deny=a:80",
         "allow=10.0.0.1/8", "allow=300.1.1.1", "allow=[::1", "allow=[::1]80", "allow=*", "allow=a.*", "allow=-a",
         "allow=a/icmp/tcp", "allow=1.1.1.1:8/icmp", "block=a", "none,allow=a", "any,none", "allow=" + "a" * 64,
-        "allow=a b", 'allow=a"}', "allow=a;b",
+        "allow=a b", "allow=fe80::1%eth0", "allow=[fe80::1% } accept; ]:80", 'allow=a"}', "allow=a;b",
     ],
 )  # fmt: skip
 def test_what_cannot_be_read(text: str) -> None:
