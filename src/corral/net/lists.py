@@ -75,21 +75,21 @@ class Lists:
         places = []
         for endpoint in attached.endpoints:
             record = self._registry.find(endpoint.network_id)
-            if record is None or not record.bridge:
-                continue  # it outlived the default bridge, whose removal took its link
-            found = self._host.netlink.find_link(record.bridge)
-            if found is None:
-                self._make(record)
-                found = self._host.netlink.find_link(record.bridge)
-            assert found is not None
-            places.append(Place(record.bridge, found.mac, endpoint))
+            found = self._host.netlink.find_link(record.bridge) if record is not None and record.bridge else None
+            if record is not None and found is not None:  # without its bridge an endpoint leads nowhere
+                places.append(Place(record.bridge, found.mac, endpoint))
         return Listed(container_id[:12], policy, tuple(places))
 
-    def _make(self, record: NetworkRecord) -> None:
-        try:
-            self._ensure(record)
-        except OSError as error:
-            raise SandboxFailed(f"network {record.name}", error) from error
+    def _make_bridges(self, joined: tuple[Endpoint, ...]) -> None:
+        """See that there are the bridges that endpoints are about to be on; SandboxFailed."""
+        for endpoint in joined:
+            record = self._registry.find(endpoint.network_id)
+            if record is None or not record.bridge or self._host.netlink.find_link(record.bridge) is not None:
+                continue
+            try:
+                self._ensure(record)
+            except OSError as error:
+                raise SandboxFailed(f"network {record.name}", error) from error
 
     def begin(self, container_id: str, attached: Attached) -> None:
         """Put the list of a container that is being attached in force; NftError, NoPacketFilter."""
@@ -98,6 +98,7 @@ class Lists:
             return
         if not self.filter.possible:
             raise NoPacketFilter
+        self._make_bridges(attached.endpoints)
         gate.barred = self._barred(attached.endpoints)
         self.filter.add(self._listed(container_id, attached, gate.policy), gate.left())
 
@@ -112,6 +113,7 @@ class Lists:
         """Let the list hold at other endpoints; NftError."""
         if attached.gate is None:
             return
+        self._make_bridges(wanted)
         gate, after = attached.gate, replace(attached, endpoints=wanted)
         before = self._listed(container_id, attached, gate.policy)
         self.filter.replace(before, self._listed(container_id, after, gate.policy), gate.left())
