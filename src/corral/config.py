@@ -87,6 +87,7 @@ class Config:
     cgroup_parent: str = ""
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     init: bool = False
+    userns_remap: str = ""  # see corral.engine.remap
     no_new_privileges: bool = False
     seccomp_profile: str = ""
     builder: Mapping[str, Any] | None = None
@@ -153,7 +154,7 @@ _ABSENT: Mapping[str, str] = {
     "node-generic-resources": "there is no swarm",
     "oom-score-adjust": "set it in the unit of the service",
     "raw-logs": "logs have no colours",
-    "storage-opts": "there are none",
+    "storage-opts": "limit containers one by one, with --storage-opt size=",
     "swarm-default-advertise-addr": "there is no swarm",
     "userland-proxy-path": "the proxy is part of the daemon",
 }

@@ -24,7 +24,7 @@ from corral.api.server import Server
 from corral.api.services import Services
 from corral.build.builder import Builder, open_cache
 from corral.config import Arguments, Config, ConfigError, merge, parse_arguments
-from corral.engine import filesystem, probe, profiles, recover, seccomp, system
+from corral.engine import filesystem, probe, profiles, recover, remap, seccomp, system
 from corral.engine.containers import Containers
 from corral.engine.context import Engine, Paths
 from corral.engine.defaults import size_bytes
@@ -40,9 +40,11 @@ from corral.image.images import Images
 from corral.image.registries import Registries
 from corral.net.model import DEFAULT_POOLS, AddressPool, NetworkSettings
 from corral.net.networks import Networks
+from corral.oci.idmap import IdMap
 from corral.quantities import parse_size
 from corral.store.db import Database
 from corral.store.vault import Vault
+from corral.volume.snapshots import VolumeSnapshots
 from corral.volume.volumes import Volumes
 
 _log = logging.getLogger("corral")
@@ -60,6 +62,7 @@ def main() -> int:
             return 0
         config = _with_seccomp_profile(merge(arguments, _config_text(arguments.config_file)))
         settings = _registries(config)
+        ids = remap.resolve(config.userns_remap) if config.userns_remap and not arguments.validate else None
         if arguments.validate:
             print("configuration OK")
             return 0
@@ -74,8 +77,8 @@ def main() -> int:
         logging.getLogger().handlers[0].setFormatter(_JsonLines())
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     try:
-        with _only_one(config):
-            return asyncio.run(_serve(config, settings, lambda services: _reload(services, arguments)))
+        with _only_one(config, ids):
+            return asyncio.run(_serve(config, settings, ids, lambda services: _reload(services, arguments)))
     except (CorralError, OSError) as error:
         print(f"failed to start daemon: {error}", file=sys.stderr)
         return 1
@@ -93,6 +96,7 @@ The Corral daemon.  Options are dockerd's; the most used:
   -G, --group string         Group of the unix socket (default "docker")
   -b, --bridge string        Name of the default bridge ("none" for no default network)
       --bip string           Address and prefix of the default bridge
+      --userns-remap string  User whose ids containers have ("default", USER[:GROUP], UID[:GID])
       --insecure-registry    Registries to speak plain HTTP to
       --registry-mirror      Mirrors of Docker Hub
       --validate             Check the configuration and end
@@ -100,6 +104,11 @@ The Corral daemon.  Options are dockerd's; the most used:
   -v, --version              Print the version"""
 
 _DEFAULT_CONFIG_FILE = "/etc/corral/daemon.json"
+
+
+def _data_root(config: Config, ids: IdMap | None) -> str:
+    """The folder that this daemon keeps everything in: of a daemon that remaps, one of its own."""
+    return remap.own_root(config.data_root, ids) if config.userns_remap else config.data_root
 
 
 def _config_text(path: str | None) -> str | None:
@@ -126,9 +135,13 @@ def _with_seccomp_profile(config: Config) -> Config:
 
 
 @contextlib.contextmanager
-def _only_one(config: Config) -> Iterator[None]:
+def _only_one(config: Config, ids: IdMap | None) -> Iterator[None]:
     """Own the data root (a lock) and the pid file for the time of the context."""
     os.makedirs(config.data_root, mode=0o710, exist_ok=True)
+    if config.userns_remap:
+        folder = remap.make_root(config.data_root, ids)
+        if ids:
+            remap.check_disk(folder, ids)
     os.makedirs(config.exec_root, mode=0o711, exist_ok=True)
     with open(os.path.join(config.data_root, "lock"), "w") as lock:
         try:
@@ -144,16 +157,16 @@ def _only_one(config: Config) -> Iterator[None]:
                 os.unlink(config.pidfile)
 
 
-async def _serve(config: Config, settings: Registries, reload: Callable[[Services], None]) -> int:
+async def _serve(config: Config, settings: Registries, ids: IdMap | None, reload: Callable[[Services], None]) -> int:
     machine = os.uname().machine
-    launcher = Launcher(seccomp.default_filter(profiles.DEFAULT_CAPABILITIES, machine))
+    launcher = Launcher(seccomp.default_filter(profiles.DEFAULT_CAPABILITIES, machine), ids)
     launcher.start()  # it imports in its own process while we go on in ours
     _raise_descriptor_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    services = _build(config, settings, launcher)
+    services = _build(config, settings, ids, launcher)
     bound = [(listeners.listener(host, config.group), listeners.tls(host, config)) for host in config.hosts]
     metrics = Metrics(services) if config.metrics_addr else None
     router = Router(services, ROUTES, metrics.observe if metrics else None)
@@ -246,20 +259,22 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _build(config: Config, settings: Registries, launcher: Launcher) -> Services:
+def _build(config: Config, settings: Registries, ids: IdMap | None, launcher: Launcher) -> Services:
     """Every object of the daemon, wired."""
-    paths = Paths(config.data_root, config.exec_root)
-    for folder in (os.path.join(config.data_root, "containers"), os.path.join(config.exec_root, "containers")):
+    data_root = _data_root(config, ids)
+    paths = Paths(data_root, config.exec_root)
+    for folder in (os.path.join(data_root, "containers"), os.path.join(config.exec_root, "containers")):
         os.makedirs(folder, mode=0o711, exist_ok=True)
-    db = Database(os.path.join(config.data_root, "corral.db"))
-    events = Events(EventLog(os.path.join(config.data_root, "events")))
+    db = Database(os.path.join(data_root, "corral.db"))
+    events = Events(EventLog(os.path.join(data_root, "events")))
 
     def image_event(action: str, image: str, attributes: dict[str, str]) -> None:
         events.publish("image", action, image, attributes)
         if action in ("load", "pull", "import"):
             keeper.look_soon()
 
-    images = Images(db, config.data_root, image_event, settings)
+    images = Images(db, data_root, image_event, settings)
+    volumes = Volumes(db, data_root, owner=ids.root if ids else None)
     engine = Engine(
         config=config,
         facts=probe.look(),
@@ -270,8 +285,10 @@ def _build(config: Config, settings: Registries, launcher: Launcher) -> Services
         images=images,
         snapshots=images.snapshots,
         networks=Networks(db, _network_settings(config)),
-        volumes=Volumes(db, config.data_root),
-        vault=Vault(db, config.vault_key_file or os.path.join(config.data_root, "vault.key")),
+        volumes=volumes,
+        volume_snapshots=VolumeSnapshots(volumes),
+        vault=Vault(db, config.vault_key_file or os.path.join(data_root, "vault.key")),
+        ids=ids,
     )
     keeper = ImageKeeper(engine)
     execs = Execs(engine)

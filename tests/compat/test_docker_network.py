@@ -218,11 +218,14 @@ def test_an_isolated_network_has_no_gateway(daemon: Daemon) -> None:
 
 
 def test_ranges_and_what_is_left_of_them(daemon: Daemon) -> None:
-    daemon.output(
-        "network", "create", "--subnet", "10.98.0.0/24", "--ip-range", "10.98.0.128/30", "--gateway", "10.98.0.1",
-        "--aux-address", "a=10.98.0.128", "--aux-address", "b=10.98.0.2", "--subnet", "10.97.0.0/24", "--ipv6",
-        "ranged",
-    )  # fmt: skip
+    # Not with the docker command: it sends the pools in any order, and addresses come from the first.
+    first = {
+        "Subnet": "10.98.0.0/24", "IPRange": "10.98.0.128/30", "Gateway": "10.98.0.1",
+        "AuxiliaryAddresses": {"a": "10.98.0.128", "b": "10.98.0.2"},
+    }  # fmt: skip
+    pools = [first, {"Subnet": "10.97.0.0/24"}]
+    created = daemon.post("/networks/create", {"Name": "ranged", "EnableIPv6": True, "IPAM": {"Config": pools}})
+    assert created.status == 201, created.body
     box = daemon.output("run", "-d", "--network", "ranged", IMAGE, "sleep", "60")
     settings = daemon.inspect(box)["NetworkSettings"]["Networks"]["ranged"]
     assert settings["IPAddress"] == "10.98.0.129" and settings["GlobalIPv6Address"].startswith("fd")

@@ -192,7 +192,12 @@ def test_unprivileged_ping_and_low_ports(engine: Engine) -> None:
         ({"CgroupnsMode": "shared"}, "invalid cgroup namespace mode: shared"),
         ({"Isolation": "hyperv"}, 'invalid Isolation: "hyperv"'),
         ({"Cgroup": "container:x"}, "joining the cgroup of another container is not supported"),
-        ({"StorageOpt": {"size": "1G"}}, "--storage-opt is not supported"),
+        (
+            {"StorageOpt": {"size": "1G"}},
+            "--storage-opt is supported only for overlay over xfs or ext4 with project quotas",
+        ),
+        ({"StorageOpt": {"colour": "red"}}, "Unknown option colour"),
+        ({"StorageOpt": {"size": "much"}}, "invalid size: 'much'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

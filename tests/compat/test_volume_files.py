@@ -120,3 +120,72 @@ def test_a_crash_leaves_nothing_half_filled(own_daemon: Daemon) -> None:
         own_daemon.restart(signal.SIGKILL)
     assert os.listdir(f"{own_daemon.data_root}/volumes") == ["before"]
     assert own_daemon.output("volume", "ls", "-q") == "before"
+
+
+def test_snapshots_are_taken_and_restored(daemon: Daemon, filled: str) -> None:
+    container = daemon.start("sleep", "1000", HostConfig={"Binds": [f"{filled}:/v"]})
+    since = daemon.get("/info").json()["SystemTime"]
+    assert said(daemon, "volume", "snapshot", filled, "s1") == "s1"
+    assert daemon.state(container)["Status"] == "running"
+    daemon.output("exec", container, "sh", "-c", "rm -r /v/d; echo new > /v/new")
+    said(daemon, "volume", "snapshot", filled, "s2")
+    refused = corral(daemon, "volume", "restore", filled, "s1")
+    assert refused.returncode == 1 and "stop the containers that use it first" in refused.stderr
+    daemon.output("stop", "-t0", container)
+    said(daemon, "volume", "restore", filled, "s1")
+    assert look(daemon, filled) == SEEN
+    said(daemon, "volume", "restore", filled, "s2")
+    daemon.output("start", container)
+    assert daemon.output("exec", container, "sh", "-c", "ls /v; cat /v/new") == "new\nnew"
+    assert said(daemon, "volume", "snapshots", "--format", "{{.Name}}", filled).split() == ["s1", "s2"]
+    daemon.output("rm", "-f", container)
+    said(daemon, "volume", "rename", filled, "renamed")
+    said(daemon, "volume", "restore", "renamed", "s1")
+    assert look(daemon, "renamed") == SEEN
+    said(daemon, "volume", "forget", "renamed", "s1", "s2")
+    assert os.listdir(f"{daemon.data_root}/volumes/renamed/snapshots") == []
+    now = daemon.get("/info").json()["SystemTime"]
+    words = ("events", "--since", since, "--until", now, "--filter", "type=volume")
+    form = ("--format", "{{.Action}} {{.Actor.Attributes.snapshot}}")
+    events = [line for line in daemon.output(*words, *form).splitlines() if "no value" not in line]
+    assert events == [
+        "snapshot s1", "snapshot s2", "restore s1", "restore s2", "restore s1", "snapshot_rm s1", "snapshot_rm s2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("snapshot", "filled", "taken"), "snapshot filled@taken already exists"),
+        (("snapshot", "filled", ".."), "invalid snapshot name"),
+        (("snapshot", "absent", "s"), "get absent: no such volume"),
+        (("snapshot", "mounted", "s"), "clone it first"),
+        (("restore", "filled", "s9"), "No such snapshot: filled@s9"),
+        (("restore", "absent", "s"), "get absent: no such volume"),
+        (("forget", "filled", "s9"), "No such snapshot: filled@s9"),
+    ],
+)
+def test_refusals_of_snapshots(daemon: Daemon, filled: str, words: tuple[str, ...], text: str) -> None:
+    daemon.output("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "mounted")
+    said(daemon, "volume", "snapshot", filled, "taken")
+    done = corral(daemon, "volume", *words)
+    assert done.returncode == 1 and text in done.stderr
+    assert sorted(os.listdir(f"{daemon.data_root}/volumes")) == [filled, "mounted"]
+    assert os.listdir(f"{daemon.data_root}/volumes/{filled}/snapshots") == ["taken"]
+
+
+def test_a_crash_leaves_snapshots_whole(own_daemon: Daemon) -> None:
+    """Killed while it copies, or just after: what was told is there, and nothing else."""
+    own_daemon.output("run", "--rm", "-v", "big:/v", IMAGE, "dd", "if=/dev/zero", "of=/v/f", "bs=1M", "count=200")
+    own_daemon.post("/volumes/big/snapshots", {"Name": "whole"})
+    body = b'{"Name":"half"}'
+    head = f"POST /volumes/big/snapshots HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    with own_daemon.raw() as client:
+        client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+        folder = f"{own_daemon.data_root}/volumes"
+        until(lambda: len(os.listdir(folder)) == 2 or len(os.listdir(f"{folder}/big/snapshots")) == 2)
+        own_daemon.restart(signal.SIGKILL)
+    kept = {one["Name"]: one["Size"] for one in own_daemon.get("/volumes/big/snapshots").json()}
+    assert kept["whole"] == 200 << 20 and set(kept.values()) == {200 << 20}
+    assert set(os.listdir(f"{folder}/big/snapshots")) == set(kept)
+    assert os.listdir(folder) == ["big"]

@@ -121,3 +121,17 @@ def test_what_is_no_handshake(engine: Engine, headers: dict[str, str], message: 
     reply = engine.request("GET", f"/containers/{container}/attach/ws?stream=1", b"", headers)
     assert (reply.status, reply.message) == (400, message)
     assert engine.request("GET", "/containers/nosuch/attach/ws", b"", headers).status == 404
+
+
+def test_detach_keys(engine: Engine) -> None:
+    container = engine.start("cat", OpenStdin=True, Tty=True)
+    target = f"/containers/{container}/attach/ws?stream=1&stdin=1&stdout=1&detachKeys=a,b"
+    with browser(engine, target) as client:
+        client.send(b"xax")
+        while b"xax" not in client.received:
+            client.read()
+        client.send(b"ab")
+        while client.closed is None:
+            client.read()
+    assert b"b" not in client.received
+    assert engine.state(container)["Running"]

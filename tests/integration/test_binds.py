@@ -147,3 +147,12 @@ def test_owners_are_mapped(daemon: Daemon, shared: Path) -> None:
     assert (code, said) == (0, "0:0")
     made = (shared / "made").stat()
     assert (made.st_uid, made.st_gid) == (1000, 1000)
+
+
+@pytest.mark.parametrize(("mode", "seen"), [("rprivate", ""), ("rslave", "late"), ("rshared", "late")])
+def test_the_propagation_of_a_mount(daemon: Daemon, shared: Path, mode: str, seen: str) -> None:
+    mounted = {"Type": "bind", "Source": str(shared), "Target": "/m", "BindOptions": {"Propagation": mode}}
+    container = daemon.start("sleep", "1000", HostConfig={"Mounts": [mounted]})
+    mount("-t", "tmpfs", "tmpfs", str(shared / "sub"))
+    (shared / "sub/late").touch()
+    assert daemon.output("exec", container, "ls", "/m/sub") == seen

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,13 @@ _SCRIPT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1
 mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-busybox insmod /usr/lib/uml/modules/*/kernel/fs/overlayfs/overlay.ko
+for module in overlayfs/overlay quota/quota_tree quota/quota_v2; do
+    busybox insmod /usr/lib/uml/modules/*/kernel/fs/$module.ko
+done
+mknod /run/ubda b 98 0
 mkdir -p /run/copy && cp -a {root} /run/copy/root && cp -a {source} /run/copy/src && cp {guest} /run/copy/
 mount -t tmpfs tmpfs /tmp && cd /
-/usr/bin/python3 -IS /run/copy/uml_guest.py /run/copy/src /run/copy/root
+{python} -I /run/copy/uml_guest.py /run/copy/src /run/copy/root
 busybox poweroff -f
 """
 
@@ -36,12 +40,19 @@ busybox poweroff -f
 def test_under_user_mode_linux(tmp_path: Path, busybox_root: Path) -> None:
     if not shutil.which("linux.uml"):
         pytest.skip("user-mode-linux is not installed")
+    disk = tmp_path / "disk"
+    disk.touch()
+    os.truncate(disk, 64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "quota,project", str(disk)], check=True)
+    subprocess.run(["tune2fs", "-Q", "prjquota", str(disk)], check=True, stdout=subprocess.DEVNULL)
     script = tmp_path / "init.sh"
-    script.write_text(_SCRIPT.format(root=busybox_root, source=_SOURCE, guest=_HERE / "uml_guest.py"))
+    script.write_text(
+        _SCRIPT.format(python=sys.executable, root=busybox_root, source=_SOURCE, guest=_HERE / "uml_guest.py")
+    )
     script.chmod(0o755)
     command = ["linux.uml", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", "mem=512M", f"init={script}"]
     done = subprocess.run(
-        [*command, "con=null", "con0=null,fd:1", "quiet", f"uml_dir={tmp_path}"],
+        [*command, "con=null", "con0=null,fd:1", "quiet", f"uml_dir={tmp_path}", f"ubd0={disk}"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -51,7 +62,7 @@ def test_under_user_mode_linux(tmp_path: Path, busybox_root: Path) -> None:
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert results, done.stdout + done.stderr
     assert [(result["check"], result["problem"]) for result in results if result["problem"]] == []
-    assert len(results) == 10, done.stdout
+    assert len(results) == 11, done.stdout
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ class Known:
     exists: bool | None = True
     running: bool | None = False
     label: str | None = None
+    snapshots: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -90,7 +91,8 @@ class Client:
         if known is None or known.exists is not True:
             self._create(name)
             return
-        getattr(self, self.rng.choice(("_start", "_start", "_stop", "_kill", "_remove", "_look", "_edit")))(name, known)
+        verbs = ("_start", "_start", "_stop", "_kill", "_remove", "_look", "_edit", "_snapshot")
+        getattr(self, self.rng.choice(verbs))(name, known)
 
     def _create(self, name: str) -> None:
         self.known[name] = Known(None, exists=None, running=None)
@@ -149,6 +151,12 @@ class Client:
         if self._check(f"update {name}", reply, frozenset((200, 409))) == 200:
             known.label = value
 
+    def _snapshot(self, name: str, known: Known) -> None:
+        snapshot = f"s{self.rng.randrange(10**9)}"
+        reply = self.daemon.post(f"/containers/{name}/snapshots", {"Name": snapshot})
+        if self._check(f"snapshot {name}", reply, frozenset((201,))) == 201:
+            known.snapshots.add(snapshot)
+
     def verify(self) -> None:
         """After everything: what was acknowledged is so."""
         for name, known in self.known.items():
@@ -160,6 +168,8 @@ class Client:
                 continue
             found = reply.json()
             assert known.id in (None, found["Id"])
+            kept = {one["Name"] for one in self.daemon.get(f"/containers/{name}/snapshots").json()}
+            assert known.snapshots <= kept
             if known.label is not None:
                 assert found["Config"]["Labels"]["mark"] == known.label
             if known.running is not None:
@@ -171,12 +181,22 @@ class Client:
         name = self.rng.choice(SHARED)
         daemon, pick = self.daemon, self.rng.choice
         operation = pick(
-            "create create start start stop kill rm pause unpause exec logs rename restart list cp stats".split()
+            "create create start start stop kill rm pause unpause exec logs rename restart list cp stats "
+            "snapshot rewind fork forget".split()
         )
         if operation == "create":
             host = {"NetworkMode": pick(("none", "bridge")), "AutoRemove": self.rng.random() < 0.2}
             body = {"Image": IMAGE, "Cmd": pick(COMMANDS), "HostConfig": host}
             reply = daemon.post("/containers/create", body, name=name)
+        elif operation == "fork":
+            host = {"NetworkMode": "none", "FromSnapshot": f"{name}@{pick('ab')}"}
+            reply = daemon.post("/containers/create", {"Cmd": pick(COMMANDS), "HostConfig": host}, name=pick(SHARED))
+        elif operation == "snapshot":
+            reply = daemon.post(f"/containers/{name}/snapshots", {"Name": pick("ab")})
+        elif operation == "rewind":
+            reply = daemon.post(f"/containers/{name}/rewind", snapshot=pick("ab"))
+        elif operation == "forget":
+            reply = daemon.delete(f"/containers/{name}/snapshots/{pick('ab')}")
         elif operation == "rm":
             reply = daemon.delete(f"/containers/{name}", force=pick((0, 1)))
         elif operation == "exec":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import array
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,30 @@ def test_user_and_cgroup_namespace_together(bundle: Bundle) -> None:
         "/",
         "/sys/fs/cgroup/pids/pids.max",
     }
+
+
+@pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed: nothing to compare with")
+def test_user_namespace_as_runc_has_it() -> None:
+    script = (
+        "id; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; grep ^Cap /proc/self/status; "
+        "stat -c '%n %u:%g %a' / /bin /proc /sys /dev /dev/pts /dev/shm; "
+        "stat -c '%n %t:%T %a' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty; "
+        "touch /x 2>&1; mknod /dev/x c 1 3 2>&1; hostname; cut -d' ' -f2 /proc/mounts | sort"
+    )
+    with tempfile.TemporaryDirectory() as place:  # which runc enters as the container's root
+        os.chmod(place, 0o755)
+        make_root(Path(place, "root"))
+        told = []
+        for name in ("ours", "runc"):
+            folder = Path(place, name)
+            folder.mkdir()
+            found = Bundle(folder, Path(place, "root"), *(["runc"] if name == "runc" else []))
+            try:
+                _user_namespace(found)
+                told.append(found.output(script))
+            finally:
+                found.close()
+    assert told[0] == told[1]
 
 
 def test_time_namespace(bundle: Bundle) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from corral.linux import credentials
+from corral.linux import credentials, mount
 from corral.runtime import container, template
 from corral.runtime.container import Container, Rootfs, Stdio
 from corral.runtime.failure import Failure
@@ -176,6 +177,7 @@ def test_failed_execve_is_told_by_start(library: Library) -> None:
 def test_start_after_the_init_was_killed(library: Library) -> None:
     made, _ = library.create("true")
     os.kill(made.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, made.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is still there to be seen
     with pytest.raises(Failure):
         made.start()
     os.waitpid(made.pid, 0)
@@ -221,24 +223,99 @@ def test_exec_failures_and_terminal(library: Library) -> None:
         os.waitpid(made.pid, 0)
 
 
-def test_user_namespace_is_reparented_to_the_subreaper(library: Library) -> None:
+@pytest.fixture
+def subreaper() -> Iterator[None]:
+    """With a user namespace init is a grandchild, whose parent leaves."""
     credentials.prctl(credentials.PR_SET_CHILD_SUBREAPER, 1)
-    try:
-        library.spec["linux"]["namespaces"].append({"type": "user"})
-        mapping = [{"containerID": 0, "hostID": 300000, "size": 65536}]
-        library.spec["linux"].update(uidMappings=mapping, gidMappings=mapping)
-        for name in ("upper", "work"):
-            os.chown(library.folder / name, 300000, 300000)
-        made, _ = library.create("sh", "-c", "id -u; sleep 100")
-        made.start()
-        process = dict(made.spec["process"], args=["sh", "-c", "exit $(id -u)"])
-        pid, _ = made.exec(process, Stdio(library.null, library.null, library.null), user="bob:99")
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1000 % 256
-        made.kill(signal.SIGKILL, all=True)
-        assert os.waitpid(made.pid, 0)[1] == signal.SIGKILL
-        made.delete()
-    finally:
-        credentials.prctl(credentials.PR_SET_CHILD_SUBREAPER, 0)
+    yield
+    credentials.prctl(credentials.PR_SET_CHILD_SUBREAPER, 0)
+
+
+@pytest.mark.usefixtures("subreaper")
+def test_user_namespace_is_reparented_to_the_subreaper(library: Library) -> None:
+    library.spec["linux"]["namespaces"].append({"type": "user"})
+    mapping = [{"containerID": 0, "hostID": 300000, "size": 65536}]
+    library.spec["linux"].update(uidMappings=mapping, gidMappings=mapping)
+    for name in ("upper", "work"):
+        os.chown(library.folder / name, 300000, 300000)
+    made, _ = library.create("sh", "-c", "id -u; sleep 100")
+    made.start()
+    process = dict(made.spec["process"], args=["sh", "-c", "exit $(id -u)"])
+    pid, _ = made.exec(process, Stdio(library.null, library.null, library.null), user="bob:99")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1000 % 256
+    made.kill(signal.SIGKILL, all=True)
+    assert os.waitpid(made.pid, 0)[1] == signal.SIGKILL
+    made.delete()
+
+
+def _mapped(library: Library, read_only: bool = False) -> tuple[str, list[str]]:
+    """What a container sees of, and leaves in, directories that keep its own ids."""
+    mapping = [{"containerID": 0, "hostID": 300000, "size": 65536}]
+    library.spec["linux"]["namespaces"].append({"type": "user"})
+    library.spec["linux"].update(uidMappings=mapping, gidMappings=mapping)
+    names = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"]
+    library.spec["process"]["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
+    one = library.folder / "one"
+    one.mkdir()
+    for name, owner in (("bobs", 1000), ("beyond", 70000)):
+        (one / name).write_text(name)
+        os.chown(one / name, owner, owner)
+    paths = [str(library.folder / name) for name in ("upper", "work")]
+    rootfs = Rootfs([str(one), str(library.root)], *([] if read_only else paths), mappings=(mapping, mapping))
+    script = (
+        "stat -c %u:%g / /bin /bobs /beyond /dev/null; echo x > /dev/null; "
+        "touch /new && chown 33:44 /new && rm /bobs && mkdir /etc/made; grep -c /proc/self/fd/ /proc/mounts"
+    )
+    out = library.output("sh", "-c", script, rootfs=rootfs)
+    left = [
+        f"{path.name} {path.lstat().st_uid}:{path.lstat().st_gid}" for path in (library.folder / "upper").rglob("*")
+    ]
+    return out, sorted(left)
+
+
+_SEEN = ["0:0", "0:0", "1000:1000", "65534:65534", "0:0", "1"]
+_LEFT = ["bobs 0:0", "etc 0:0", "made 0:0", "new 33:44"]
+
+
+@pytest.mark.usefixtures("subreaper")
+def test_a_root_with_mapped_ids(library: Library) -> None:
+    out, left = _mapped(library)
+    assert out.split() == _SEEN
+    assert set(_LEFT) <= set(left) and all(one.endswith((" 0:0", " 33:44")) for one in left)
+    assert os.stat(library.folder / "upper/bobs").st_rdev == 0
+
+
+@pytest.mark.usefixtures("subreaper")
+def test_a_root_with_mapped_ids_on_kernels_that_want_attached_layers(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_filesystem = mount.new_filesystem
+
+    def refuse_overlays(fstype: str, options: list[tuple[str, str | None]], attributes: int = 0) -> int:
+        if fstype == "overlay":
+            raise OSError(errno.EINVAL, "as before 6.15")
+        return new_filesystem(fstype, options, attributes)
+
+    monkeypatch.setattr(mount, "new_filesystem", refuse_overlays)
+    out, left = _mapped(library)
+    assert out.split() == _SEEN
+    assert set(_LEFT) <= set(left)
+
+
+@pytest.mark.usefixtures("subreaper")
+def test_a_view_with_mapped_ids(library: Library) -> None:
+    out, left = _mapped(library, read_only=True)
+    assert out.split()[:5] == _SEEN[:5]
+    assert left == []
+
+
+def test_ids_that_the_file_system_cannot_map(library: Library) -> None:
+    mapping = [{"containerID": 0, "hostID": 300000, "size": 65536}]
+    rootfs = Rootfs(["/proc"], str(library.folder / "upper"), str(library.folder / "work"), None, (mapping, mapping))
+    with pytest.raises(Failure) as caught:
+        library.create("true", rootfs=rootfs)
+    assert (caught.value.stage, caught.value.path) == ("root", "/proc")
+    assert caught.value.detail == "the file system cannot map ids"
 
 
 def test_oom_and_stats(library: Library) -> None:

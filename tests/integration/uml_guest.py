@@ -5,6 +5,7 @@ uml_guest.py SOURCE_FOLDER BUSYBOX_ROOT
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -14,9 +15,13 @@ from typing import Any
 
 sys.path.insert(0, sys.argv[1])
 
+from corral.linux import mount, quota
 from corral.runtime import cgroup, container, template
 from corral.runtime.container import Container, Rootfs, Stdio
 from corral.runtime.failure import Failure
+from corral.store.db import Database
+from corral.store.snapshots import Snapshots
+from corral.volume.volumes import Volumes
 
 ROOT = sys.argv[2]
 FOLDER = "/sys/fs/cgroup/test/box"
@@ -187,6 +192,59 @@ def what_version_two_cannot_is_refused() -> None:
         assert not os.path.exists(FOLDER)
 
 
+def quotas_bound_containers_and_volumes() -> None:
+    """ext4 with project quotas on a disk of this machine, where root has every capability."""
+    assert not quota.is_enforced("/run")
+    os.mkdir("/run/disk")
+    mount.mount("/run/ubda", "/run/disk", "ext4", 0, "prjquota")
+    try:
+        assert quota.is_enforced("/run/disk")
+        _container_within_its_limit()
+        asyncio.run(_volume_within_its_limit())
+    finally:
+        mount.umount("/run/disk")
+
+
+def _overfill(spec: dict[str, Any], path: str, rootfs: Rootfs | None) -> None:
+    spec["process"]["args"] = ["sh", "-c", f"dd if=/dev/zero of={path} bs=64k count=200 2>&1"]
+    _, output, _ = _finish(spec, rootfs)
+    assert "quota exceeded" in output, output
+
+
+def _container_within_its_limit() -> None:
+    db = Database("/run/disk/db")
+    store = Snapshots(db, "/run/disk/overlay")
+    assert store.has_quotas
+    (mounted, statement) = store.stage("box", None, 8 << 20)
+    db.submit(statement).result()
+    spec = _spec([])
+    spec["root"]["readonly"] = False
+    _overfill(spec, "/big", Rootfs([ROOT], mounted.upper, mounted.work))
+    assert 7 << 20 < os.path.getsize(f"{mounted.upper}/big") <= 8 << 20
+    change = store.freeze("box", "box@1", 8 << 20)
+    db.submit(*change.statements).result()
+    change.done()
+    again = store.mounts("box")
+    _overfill(spec, "/more", Rootfs([*again.lower, ROOT], again.upper, again.work))
+    store.remove("box")
+    store.close()
+    db.close()
+
+
+async def _volume_within_its_limit() -> None:
+    db = Database("/run/disk/db")
+    volumes = Volumes(db, "/run/disk")
+    await volumes.create("small", "", {"size": "4m"}, {})
+    folder = volumes.folder("small")
+    spec = _spec([])
+    options = {"destination": "/mnt", "type": "bind", "source": folder, "options": ["rbind", "rw"]}
+    spec["mounts"].append(options)
+    _overfill(spec, "/mnt/big", None)
+    assert 3 << 20 < os.path.getsize(f"{folder}/big") <= 4 << 20
+    await volumes.remove("small", [])
+    db.close()
+
+
 CHECKS: list[Callable[[], None]] = [
     version_is_two,
     limits_are_written,
@@ -198,6 +256,7 @@ CHECKS: list[Callable[[], None]] = [
     exec_joins_even_below,
     overlay_by_the_classic_call,
     what_version_two_cannot_is_refused,
+    quotas_bound_containers_and_volumes,
 ]
 
 

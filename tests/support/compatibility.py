@@ -20,22 +20,26 @@ def generated() -> str:
     """The tables, as they must stand between the two marks of the page."""
     parts = []
     for word, title in _TITLES.items():
-        lines = [f"| `{name}` | {reason} |" for name, reason in _rows(word)]
-        parts.append("\n".join([f"### {title}", "", "| what | |", "|---|---|", *lines, ""]))
+        lines = [f"| {', '.join(f'`{name}`' for name in names)} | {reason} |" for names, reason in _rows(word)]
+        if lines:
+            parts.append("\n".join([f"### {title}", "", "| what | |", "|---|---|", *lines, ""]))
     return "\n" + "\n".join(parts) + "\n"
 
 
-def _rows(word: str) -> Iterator[tuple[str, str]]:
+def _rows(word: str) -> Iterator[tuple[list[str], str]]:
+    """Names with one reason: those of a table together, and of a larger object only its own."""
     tables = {
         "": properties.CONTAINER_CONFIG,
         "HostConfig.": properties.HOST_CONFIG,
         "EndpointSettings.": properties.ENDPOINT_SETTINGS,
         **{f"{way}?": table for way, table in properties.QUERIES.items()},
+        **{f"{way} ": table for way, table in properties.BODIES.items()},
     }
     for prefix, table in tables.items():
-        for name, value in table.items():
-            if value.startswith(f"{word}: "):
-                yield prefix + name, value.removeprefix(f"{word}: ")
+        chosen = {name: value for name, value in table.items() if value.startswith(f"{word}: ")}
+        for value in dict.fromkeys(chosen.values()):
+            names = [name for name in chosen if chosen[name] == value and chosen.get(name.rpartition(".")[0]) != value]
+            yield [f"{prefix}{names[0]}", *names[1:]], value.removeprefix(f"{word}: ")
 
 
 def updated(page: str) -> str:

@@ -72,7 +72,7 @@ class Store:
 
     def leftovers(self) -> list[str]:
         """Whatever a store without images and snapshots should not have."""
-        self.images.snapshots._sweeper.submit(lambda: None).result()
+        self.images.snapshots._directories._sweeper.submit(lambda: None).result()
         found = []
         for folder in ("image/blobs/sha256", "image/ingest", "image/partial", "overlay/trash"):
             found += os.listdir(os.path.join(self.root, folder))

@@ -16,7 +16,7 @@ from corral.engine.detach import detach_keys
 from corral.engine.live import Client, Live
 from corral.errors import InvalidParameter
 from corral.wire.common import InvalidBody
-from corral.wire.containers import BindOptions, CreateRequest, HostConfig, Mount, UpdateRequest
+from corral.wire.containers import BindOptions, CreateRequest, DeviceMapping, HostConfig, Mount, UpdateRequest
 
 
 async def list_(services: Services, request: Request) -> Answer:
@@ -142,6 +142,18 @@ async def egress_log(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/egress/log: a JSON object a line"""
     live = services.containers.get(request.params["name"])
     return Stream(services.engine.egress_log.read(live.id, follow=request.query.flag("follow")))
+
+
+async def add_device(services: Services, request: Request) -> Answer:
+    """POST /containers/{name}/devices"""
+    await services.containers.add_device(request.params["name"], await request.json(DeviceMapping))
+    return http.empty()
+
+
+async def remove_device(services: Services, request: Request) -> Answer:
+    """DELETE /containers/{name}/devices"""
+    await services.containers.remove_device(request.params["name"], request.query.text("path"))
+    return http.empty()
 
 
 async def remove(services: Services, request: Request) -> Answer:
@@ -300,8 +312,9 @@ async def top(services: Services, request: Request) -> Answer:
 async def changes_(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/changes"""
     live = services.containers.get(request.params["name"])
-    overlay = services.engine.snapshots.mounts(live.id)
-    return http.json(await asyncio.to_thread(changes.changes, live.record, overlay) or None)
+    store = services.engine.snapshots
+    own, lower = store.own(live.id), store.layer_paths(store.parent(live.id))
+    return http.json(await asyncio.to_thread(changes.changes, live.record, own, lower) or None)
 
 
 async def export(services: Services, request: Request) -> Answer:

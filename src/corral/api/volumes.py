@@ -14,6 +14,7 @@ from corral.errors import Conflict, NotFound
 from corral.store.snapshots import disk_usage
 from corral.volume.volumes import LOCAL, Volume
 from corral.wire.common import Wire
+from corral.wire.containers import SnapshotRequest
 
 
 class CreateVolume(Wire):
@@ -122,6 +123,32 @@ async def import_(services: Services, request: Request) -> Answer:
     """POST /volumes/import"""
     volume = await volumefiles.fill(services.engine, request.query.text("name"), {}, request.stream())
     return http.json(await _shown(services, volume), 201)
+
+
+async def list_snapshots(services: Services, request: Request) -> Answer:
+    """GET /volumes/{name}/snapshots"""
+    return http.json(await asyncio.to_thread(volumefiles.shown, services.engine, request.params["name"]))
+
+
+async def take_snapshot(services: Services, request: Request) -> Answer:
+    """POST /volumes/{name}/snapshots"""
+    wanted = await request.json(SnapshotRequest)
+    taken = await volumefiles.snapshot(
+        services.engine, request.params["name"], wanted.name, services.containers.held_still
+    )
+    return http.json({"Name": taken.name, "Created": taken.created}, 201)
+
+
+async def forget_snapshot(services: Services, request: Request) -> Answer:
+    """DELETE /volumes/{name}/snapshots/{snapshot}"""
+    await volumefiles.forget(services.engine, request.params["name"], request.params["snapshot"])
+    return http.empty()
+
+
+async def restore(services: Services, request: Request) -> Answer:
+    """POST /volumes/{name}/restore"""
+    await volumefiles.restore(services.engine, request.params["name"], request.query.text("snapshot"))
+    return http.empty()
 
 
 async def prune(services: Services, request: Request) -> Answer:

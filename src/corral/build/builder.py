@@ -31,9 +31,9 @@ from corral.errors import CorralError, InvalidParameter
 from corral.image.images import Images
 from corral.image.make import Assembly
 from corral.image.model import Image
+from corral.linux.filesystem import spread_directories
 from corral.oci.image import ImageConfig, Rootfs
 from corral.store.db import Database
-from corral.store.snapshots import spread_directories
 
 _CLEARING_S = 10.0
 _STEPS_KEPT = 20_000  # that take no room

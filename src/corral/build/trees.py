@@ -114,9 +114,14 @@ def _walk(fd: int, prefix: str, index: Index) -> None:
         with os.scandir(fd) as found:
             names = sorted(entry.name for entry in found)
         for name in names:
-            index[prefix + name] = described = describe(fd, name)
+            try:
+                described = describe(fd, name)
+                if described[0] == "d":
+                    below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            except FileNotFoundError:
+                continue  # where a step of this stage had something mounted: its layer, being packed, loses the stub
+            index[prefix + name] = described
             if described[0] == "d":
-                below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
                 _walk(below, f"{prefix}{name}/", index)
     finally:
         os.close(fd)

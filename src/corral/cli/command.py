@@ -96,9 +96,15 @@ class Session:
 
 
 class Command:
-    """A command: `usage` follows its path, `least` and `most` bound its arguments (most None: any number)."""
+    """A command: `usage` follows its path, `least` and `most` bound its arguments (most None: any number).
 
-    __slots__ = ("aliases", "details", "examples", "flags", "interspersed", "least", "most", "run", "summary", "usage")
+    With the flag `instead` one argument less is needed.
+    """
+
+    __slots__ = (
+        "aliases", "details", "examples", "flags", "instead", "interspersed", "least", "most", "run", "summary",
+        "usage",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -112,6 +118,7 @@ class Command:
         interspersed: bool = True,
         details: str = "",
         examples: Sequence[str] = (),
+        instead: str = "",
     ) -> None:
         self.run = run
         self.summary = summary
@@ -123,6 +130,7 @@ class Command:
         self.interspersed = interspersed
         self.details = details
         self.examples = examples
+        self.instead = instead
 
 
 def error_line(text: str) -> None:

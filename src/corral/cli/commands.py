@@ -102,7 +102,11 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
                 ]
             },
             "inspect": ("inspecting", "CONTAINER_INSPECT", "Show everything about containers"),
+            "forget": ("snapshots", "FORGET", "Remove snapshots of a container"),
             "ls": COMMON["ps"],
+            "rewind": ("snapshots", "REWIND", "Put a stopped container's files back to a snapshot"),
+            "snapshot": ("snapshots", "SNAPSHOT", "Keep a container's files as they are, under a name"),
+            "snapshots": ("snapshots", "LIST", "List the snapshots of a container"),
             "prune": ("prune", "CONTAINERS", "Remove every container that is not running"),
         },
     ),
@@ -118,6 +122,13 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
             "show": ("contexts", "SHOW", "Print the name of the context in use"),
             "update": ("contexts", "UPDATE", "Change a context"),
             "use": ("contexts", "USE", "Choose the context that commands use"),
+        },
+    ),
+    "device": (
+        "Manage devices of containers that exist",
+        {
+            "add": ("livedevices", "ADD", "Give a device to a container, at once if it runs"),
+            "rm": ("livedevices", "REMOVE", "Take devices from a container, at once if it runs"),
         },
     ),
     "egress": (
@@ -195,7 +206,11 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
             "export": ("volumefiles", "EXPORT", "Write a volume's files as a tar archive"),
             "import": ("volumefiles", "IMPORT", "Make a volume of a tar archive of files"),
             "inspect": ("inspecting", "VOLUME_INSPECT", "Show everything about volumes"),
+            "forget": ("snapshots", "VOLUME_FORGET", "Remove snapshots of a volume"),
             "ls": ("volumes", "LIST", "List volumes"),
+            "restore": ("snapshots", "RESTORE", "Give a volume the files of a snapshot"),
+            "snapshot": ("snapshots", "VOLUME_SNAPSHOT", "Keep a volume's files as they are, under a name"),
+            "snapshots": ("snapshots", "VOLUME_LIST", "List the snapshots of a volume"),
             "prune": ("prune", "VOLUMES", "Remove volumes that nothing uses"),
             "rename": ("volumefiles", "RENAME", "Give a volume that no container has another name"),
             "rm": ("volumes", "RM", "Remove volumes"),

@@ -143,7 +143,8 @@ def _run(path: str, command: Command, words: list[str], globals_: Globals) -> in
 
             sys.stdout.write(helptext.command(path, command))
             return 0
-        _count(path, command, arguments)
+        spared = 1 if command.instead and flags.changed(command.instead) else 0
+        _count(path, command, len(arguments) + spared)
         return command.run(Session(path, flags, arguments, globals_))
     except UsageError as error:
         error_line(f"{error}\n\nUsage:  {path} {command.usage}\n\nRun '{path} --help' for more information")
@@ -159,9 +160,9 @@ def _run(path: str, command: Command, words: list[str], globals_: Globals) -> in
         return error.status
 
 
-def _count(path: str, command: Command, arguments: list[str]) -> None:
+def _count(path: str, command: Command, count: int) -> None:
     """Docker's checks of the number of arguments; raises ArgumentCountError."""
-    count, least, most = len(arguments), command.least, command.most
+    least, most = command.least, command.most
     if count >= least and (most is None or count <= most):
         return
     if most == 0:

@@ -20,7 +20,8 @@ def as_run(container: Mapping[str, Any], image: Mapping[str, Any]) -> str:
     words = [f"--name {shlex.quote(container['Name'].lstrip('/'))}"]
     for flag, value in _flags(container, image):
         words.append(f"--{flag}" if value is True else f"--{flag} {shlex.quote(value)}")
-    tail = " ".join(map(shlex.quote, [container["Config"]["Image"], *_command(container, image)]))
+    base = [] if container["HostConfig"].get("FromSnapshot") else [container["Config"]["Image"]]
+    tail = " ".join(map(shlex.quote, [*base, *_command(container, image)]))
     return " \\\n  ".join(["corral run -d", *words, tail]) + "\n"
 
 
@@ -122,6 +123,8 @@ def _of_host(host: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for flag, key in (("pid", "PidMode"), ("ipc", "IpcMode")):
         if host.get(key) not in ("", "private", None):
             yield flag, host[key]
+    if host.get("FromSnapshot"):
+        yield "from-snapshot", host["FromSnapshot"]
     if host.get("NetRate"):
         yield "net-rate", host["NetRate"]
     for rule in host.get("Egress") or []:

@@ -39,7 +39,8 @@ def create(session: Session, body: dict[str, Any]) -> str:
         _reserve(cidfile)
     if flags["pull"] not in ("always", "missing", "never"):
         raise CliError(f'invalid pull option: \'{flags["pull"]}\': must be one of "always", "missing" or "never"', 125)
-    images_api.check_reference(body["Image"])
+    if body["Image"]:
+        images_api.check_reference(body["Image"])
     try:
         answer = _create_or_pull(session, body)
     except BaseException:
@@ -71,7 +72,7 @@ def _reserve(cidfile: str) -> None:
 
 def _create_or_pull(session: Session, body: dict[str, Any]) -> Any:
     flags, client = session.flags, session.client
-    if flags["pull"] == "always":
+    if flags["pull"] == "always" and body["Image"]:
         pull(session, body["Image"])
     query = {"name": flags["name"] or None, "platform": flags["platform"] or None}
     try:
@@ -102,7 +103,7 @@ def pull(session: Session, image: str) -> None:
 
 def _create(session: Session) -> int:
     try:
-        body = runbody.body(session.flags, session.arguments[0], session.arguments[1:])
+        body = runbody.body(session.flags, session.arguments)
     except UsageError:
         raise
     except CliError as error:
@@ -115,7 +116,7 @@ def _create(session: Session) -> int:
 def _run(session: Session) -> int:
     flags = session.flags
     try:
-        body = runbody.body(flags, session.arguments[0], session.arguments[1:])
+        body = runbody.body(flags, session.arguments)
     except UsageError:
         raise
     except CliError as error:
@@ -187,6 +188,7 @@ CREATE = Command(
     most=None,
     aliases="container create, create",
     interspersed=False,
+    instead="from-snapshot",
     examples=("create --name web -p 8080:80 nginx",),
 )
 RUN = Command(
@@ -198,9 +200,11 @@ RUN = Command(
     most=None,
     aliases="container run, run",
     interspersed=False,
+    instead="from-snapshot",
     examples=(
         "run -it --rm debian bash",
         "run -d --name web -p 8080:80 --restart always nginx",
         "run --rm -v ./src:/src -w /src -m 512m --cpus 2 gcc make",
+        "run -d --from-snapshot web@before-upgrade",
     ),
 )

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from corral.cli.flags import Flags
 
 
-def body(flags: Flags, image: str, command: list[str]) -> dict[str, Any]:
-    """The whole body; raises CliError."""
+def body(flags: Flags, arguments: list[str]) -> dict[str, Any]:
+    """The whole body, from an image (or a snapshot) and a command; raises CliError."""
+    image, command = ("", arguments) if flags["from-snapshot"] else (arguments[0], arguments[1:])
     try:
         return _body(flags, image, command)
     except ValueError as error:
@@ -202,6 +203,7 @@ def _host(flags: Flags, network_mode: str) -> dict[str, Any]:
         "RestartPolicy": restart_policy(flags["restart"]),
         **_only_if("RestartOptions", restart_options(flags["restart"])),
         **_only_if("DependsOn", flags["depends-on"]),
+        **_only_if("FromSnapshot", flags["from-snapshot"]),
         **_only_if("NetRate", flags["net-rate"]),
         **_only_if("Egress", flags["egress"]),
         **_only_if("Secrets", _vault_files(flags["secret"])),

@@ -88,6 +88,7 @@ CREATE_FLAGS = (
     Flag("restart", "", "string", "When to start it again: no, on-failure[:N], always or unless-stopped", "no"),
     Flag("secret", "", "list", "Secret as a file in /run/secrets (NAME[,target=...][,mode=...][,on-update=...])"),
     Flag("config", "", "list", "Config as a file in /run/configs (NAME[,target=...][,mode=...][,on-update=...])"),
+    Flag("from-snapshot", "", "string", "Start as a snapshot of a container (CONTAINER@SNAPSHOT), not as an image"),
     Flag("net-rate", "", "string", "Limit what it sends and receives: out=10mbit,in=50mbit"),
     Flag("egress", "", "list", "Limit where it may send to: allow=TARGET[:PORT][,...], deny=TARGET[,...], none"),
     Flag("depends-on", "", "list", "Start after this container: NAME[:started|healthy|completed]"),

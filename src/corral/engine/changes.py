@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from typing import Any
 
 from corral.engine.record import Container
-from corral.store.snapshots import OverlayMount
 
 _MODIFIED, _ADDED, _DELETED = 0, 1, 2
 _INJECTED = (
@@ -23,52 +23,88 @@ _INJECTED = (
 _OPAQUE = "trusted.overlay.opaque"
 
 
-def changes(record: Container, overlay: OverlayMount) -> list[dict[str, Any]]:
-    """Every changed path with its kind, sorted; blocks on the disk."""
+def changes(record: Container, own: Sequence[str], lower: Sequence[str]) -> list[dict[str, Any]]:
+    """Every changed path with its kind, sorted; blocks on the disk.
+
+    `own` are the directories that the container wrote, `lower` those of its image, each top-most first.
+    """
     hidden = {*_INJECTED, *(point.destination for point in record.mounts)}
     found: list[tuple[str, int]] = []
-    _walk(overlay, "", hidden, found)
+    _Walk(lower, hidden, found).folder(own, "")
     return [{"Path": path, "Kind": kind} for path, kind in sorted(found)]
 
 
-def _walk(overlay: OverlayMount, folder: str, hidden: set[str], found: list[tuple[str, int]]) -> bool:
-    """Collect changes below `folder` of the upper directory; returns whether there are any."""
-    before = len(found)
-    with os.scandir(overlay.upper + folder) as entries:
-        children = sorted(entries, key=lambda entry: entry.name)
-    for entry in children:
-        path = f"{folder}/{entry.name}"
-        if path in hidden:
-            continue
-        status = entry.stat(follow_symlinks=False)
-        below = _lower(overlay, path)
+class _Walk:
+    """Collects into `found`.  `own` narrows on the way down to the directories that a path is merged from."""
+
+    def __init__(self, lower: Sequence[str], hidden: set[str], found: list[tuple[str, int]]) -> None:
+        self._lower, self._hidden, self._found = lower, hidden, found
+
+    def folder(self, own: Sequence[str], folder: str) -> bool:
+        """Collect changes below `folder`; returns whether there are any."""
+        before = len(self._found)
+        for name in sorted({name for top in own for name in os.listdir(top + folder)}):
+            path = f"{folder}/{name}"
+            if path not in self._hidden:
+                self._entry(own, path)
+        return len(self._found) > before
+
+    def _entry(self, own: Sequence[str], path: str) -> None:
+        status, merged, covering = _merged(own, path)
+        below = _below(self._lower, path)
         if _is_whiteout(status):
             if below is not None:
-                found.append((path, _DELETED))
+                self._found.append((path, _DELETED))
         elif stat.S_ISDIR(status.st_mode):
-            _directory(overlay, path, status, below, hidden, found)
+            self._directory(merged, path, status, below, covering)
         else:
-            found.append((path, _ADDED if below is None else _MODIFIED))
-    return len(found) > before
+            self._found.append((path, _ADDED if below is None else _MODIFIED))
+
+    def _directory(
+        self, own: Sequence[str], path: str, status: os.stat_result, below: os.stat_result | None, covering: bool
+    ) -> None:
+        changed = self.folder(own, path)
+        if covering and below is not None:
+            changed |= self._deleted(own, path)
+        if below is None:
+            holds_mount = any(name.startswith(path + "/") for name in self._hidden)
+            if changed or not holds_mount:
+                self._found.append((path, _ADDED))
+        elif changed or _differs(status, below):
+            self._found.append((path, _MODIFIED))
+
+    def _deleted(self, own: Sequence[str], path: str) -> bool:
+        """Collect what the image has in a directory that the container made anew."""
+        names: set[str] = set()
+        for layer in self._lower:
+            if os.path.isdir(layer + path):
+                names.update(os.listdir(layer + path))
+        gone = [
+            name
+            for name in names
+            if not any(os.path.lexists(f"{top}{path}/{name}") for top in own) and _below(self._lower, f"{path}/{name}")
+        ]
+        self._found += [(f"{path}/{name}", _DELETED) for name in gone]
+        return bool(gone)
 
 
-def _directory(
-    overlay: OverlayMount,
-    path: str,
-    status: os.stat_result,
-    below: os.stat_result | None,
-    hidden: set[str],
-    found: list[tuple[str, int]],
-) -> None:
-    changed = _walk(overlay, path, hidden, found)
-    if _opaque(overlay.upper + path) and below is not None:
-        changed |= _deleted_below(overlay, path, found)
-    if below is None:
-        holds_mount = any(name.startswith(path + "/") for name in hidden)
-        if changed or not holds_mount:
-            found.append((path, _ADDED))
-    elif changed or _differs(status, below):
-        found.append((path, _MODIFIED))
+def _merged(own: Sequence[str], path: str) -> tuple[os.stat_result, list[str], bool]:
+    """The top-most thing at `path`; of a directory, what it is merged from, and whether it covers what is below."""
+    status: os.stat_result | None = None
+    merged: list[str] = []
+    for top in own:
+        try:
+            found = os.lstat(top + path)
+        except FileNotFoundError:
+            continue
+        status = status or found
+        if not stat.S_ISDIR(found.st_mode):
+            return status, merged, True
+        merged.append(top)
+        if _opaque(top + path):
+            return status, merged, True
+    assert status is not None  # the caller has it from a listing
+    return status, merged, False
 
 
 def _is_whiteout(status: os.stat_result) -> bool:
@@ -82,9 +118,9 @@ def _opaque(path: str) -> bool:
         return False
 
 
-def _lower(overlay: OverlayMount, path: str) -> os.stat_result | None:
-    """The topmost thing that the layers below have at `path`."""
-    for layer in overlay.lower:
+def _below(lower: Sequence[str], path: str) -> os.stat_result | None:
+    """The topmost thing that the layers of the image have at `path`."""
+    for layer in lower:
         try:
             status = os.lstat(layer + path)
         except (FileNotFoundError, NotADirectoryError):
@@ -108,20 +144,6 @@ def _hidden_in(layer: str, path: str) -> bool:
                 return True
         folder = os.path.dirname(folder)
     return False
-
-
-def _deleted_below(overlay: OverlayMount, path: str, found: list[tuple[str, int]]) -> bool:
-    names: set[str] = set()
-    for layer in overlay.lower:
-        if os.path.isdir(layer + path):
-            names.update(os.listdir(layer + path))
-    gone = [
-        name
-        for name in names
-        if not os.path.lexists(f"{overlay.upper}{path}/{name}") and _lower(overlay, f"{path}/{name}")
-    ]
-    found += [(f"{path}/{name}", _DELETED) for name in gone]
-    return bool(gone)
 
 
 def _differs(one: os.stat_result, other: os.stat_result) -> bool:

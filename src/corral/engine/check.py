@@ -173,6 +173,12 @@ def _snapshots(engine: Engine, checked: dict[str, int]) -> Iterator[Problem]:
     keys = engine.snapshots.keys()
     checked["snapshots"] = len(keys)
     known = {live.id for live in engine.index}
+    for key, frozen in engine.snapshots.committed().items():
+        missing = [path for path in engine.snapshots.own(key) if not os.path.isdir(path)]
+        if missing:
+            yield Problem("snapshot", key, f"{missing[0]} is missing")
+        elif frozen.named and key.partition("@")[0] not in {live.id for live in engine.index}:
+            yield Problem("snapshot", key, "no container has it", "remove it", act=_forgetter(engine, key))
     for key in keys:
         try:
             mount = engine.snapshots.mounts(key)
@@ -184,6 +190,15 @@ def _snapshots(engine: Engine, checked: dict[str, int]) -> Iterator[Problem]:
             yield Problem("snapshot", key, f"{missing[0]} is missing")
         if len(key) >= 64 and key.partition(":")[0] not in known:
             yield Problem("snapshot", key, "no container has it", "remove it", act=_remover(engine, key))
+
+
+def _forgetter(engine: Engine, key: str) -> Callable[[], object]:
+    def act() -> None:
+        change = engine.snapshots.forget([key])
+        engine.db.submit(*change.statements).result()
+        change.done()
+
+    return act
 
 
 def _remover(engine: Engine, key: str) -> Callable[[], object]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
+import contextlib
 
 from corral.engine.containers import Containers
 from corral.engine.context import Engine
+from corral.engine.defaults import run_config
 from corral.engine.live import Live
 from corral.errors import NotFound
 from corral.image.changes import apply_changes
 from corral.image.make import CommitRequest
 from corral.image.model import Image
-from corral.oci.image import RunConfig
 from corral.wire.containers import ContainerConfig
 
 
@@ -37,24 +37,11 @@ async def commit(
     except NotFound:  # removed by force, under the container
         parent = None
     request = CommitRequest(run=run, parent=parent, author=author, comment=comment, created_by=" ".join(record.argv))
-    paused = pause and record.state.status == "running"
-    if paused:
-        await containers.pause(live.id)
-    try:
+    async with live.lock, contextlib.AsyncExitStack() as still:
+        if pause:
+            await still.enter_async_context(containers.held_still(live))
         image = await engine.images.commit(live.id, request, repo, tag)
-    finally:
-        if paused and record.state.status == "paused":
-            await containers.unpause(live.id)
     engine.publish(
         live, "commit", comment=comment, imageID=image.id, imageRef=image.repo_tags[0] if image.repo_tags else ""
     )
     return image
-
-
-def run_config(config: ContainerConfig) -> RunConfig:
-    """The part of a container's configuration that an image keeps."""
-    raw = {name: value for name, value in msgspec.to_builtins(config).items() if value is not None}
-    for name in ("Cmd", "Entrypoint"):
-        if isinstance(raw.get(name), str):
-            raw[name] = [raw[name]]
-    return msgspec.convert(raw, RunConfig)

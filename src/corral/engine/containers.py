@@ -15,10 +15,12 @@ from corral.engine import (
     egress,
     extensions,
     lifecycle,
+    livedevices,
     livemounts,
     ordering,
     publishing,
     signals,
+    snapshots,
     spec,
     start,
     unsupported,
@@ -28,12 +30,12 @@ from corral.engine.context import Engine
 from corral.engine.execs import Execs
 from corral.engine.exits import Exits
 from corral.engine.live import Live
-from corral.engine.record import save
+from corral.engine.record import Snapshot, save
 from corral.engine.removal import StillRunning, remove_now
 from corral.engine.tasks import ShimGone
 from corral.errors import Conflict, CorralError, InvalidParameter, System
 from corral.runtime.failure import Failure
-from corral.wire.containers import CreateRequest, Mount, UpdateRequest
+from corral.wire.containers import CreateRequest, DeviceMapping, Mount, UpdateRequest
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +106,7 @@ class Containers:
         self._engine.publish(live, "stop")
 
     async def _stop(self, live: Live, signal: int, timeout_s: float) -> None:
+        await self._moment(live)
         await self._mark_stopped(live)
         if not live.has_process:
             return
@@ -125,7 +128,8 @@ class Containers:
             if not files or not live.has_process:
                 continue
             found = await asyncio.to_thread(vaultfiles.placed, self._engine.vault, live.record.host)
-            await asyncio.to_thread(vaultfiles.place, live.record.state.pid, found)
+            ids = self._engine.ids_of(live.record)
+            await asyncio.to_thread(vaultfiles.place, live.record.state.pid, found, ids)
             told.append(live.record.name)
             for number in {vaultfiles.action(file) for file in files}:
                 if number is None:
@@ -164,6 +168,7 @@ class Containers:
         await self._engine.commit(save(live.record))
 
     async def _kill_now(self, live: Live) -> None:
+        await self._moment(live)
         await self._signal(live, _SIGKILL)
         if live.record.state.status == "paused":
             await self._control(live, "resume")  # a frozen process dies when it thaws
@@ -176,6 +181,7 @@ class Containers:
         """Send a signal; SIGKILL (the default) counts as a stop by the user and waits for the end."""
         live = self.get(ref)
         signal = signals.parse(signal_name or "SIGKILL")
+        await self._moment(live)
         lifecycle.check("kill", live.record.state.status, live.id)
         stop_signal = signals.parse(live.record.config.stop_signal or "SIGTERM")
         if signal in (_SIGKILL, stop_signal):
@@ -221,20 +227,86 @@ class Containers:
         live = self.get(ref)
         async with live.lock:
             lifecycle.check("pause", live.record.state.status, live.id)
-            await self._control(live, "pause")
-            live.record.state.status = "paused"
-            await self._engine.commit(save(live.record))
-            self._engine.publish(live, "pause")
+            await self._pause(live)
+
+    async def _pause(self, live: Live) -> None:
+        await self._control(live, "pause")
+        live.record.state.status = "paused"
+        await self._engine.commit(save(live.record))
+        self._engine.publish(live, "pause")
 
     async def unpause(self, ref: str) -> None:
         """Thaw every process."""
         live = self.get(ref)
         async with live.lock:
             lifecycle.check("unpause", live.record.state.status, live.id)
-            await self._control(live, "resume")
-            live.record.state.status = "running"
-            await self._engine.commit(save(live.record))
-            self._engine.publish(live, "unpause")
+            await self._unpause(live)
+
+    async def _unpause(self, live: Live) -> None:
+        await self._control(live, "resume")
+        live.record.state.status, live.record.state.held = "running", False
+        await self._engine.commit(save(live.record))
+        self._engine.publish(live, "unpause")
+
+    async def settle_pause(self, live: Live, frozen: bool) -> None:
+        """After a restart of the daemon: what was paused for a moment only, or without an answer, runs on.
+
+        `frozen` is what the shim says; a crash may have come between the kernel's work and our note of it.
+        """
+        state = live.record.state
+        async with live.lock:
+            if state.status == "paused" and state.held and frozen:
+                await self._unpause(live)
+            elif state.status == "running" and frozen:
+                await self._control(live, "resume")
+            elif state.status == "paused" and not frozen:
+                state.status, state.held = "running", False
+                await self._engine.commit(save(live.record))
+
+    @contextlib.asynccontextmanager
+    async def held_still(self, live: Live) -> AsyncIterator[None]:
+        """Whatever runs in the container is paused meanwhile; the caller holds its lock."""
+        if live.record.state.status != "running":
+            yield
+            return
+        state = live.record.state
+        state.held = True  # written with the pause: the daemon that comes after a crash resumes
+        try:
+            await self._pause(live)
+        except BaseException:
+            state.held = False
+            raise
+        try:
+            yield
+        finally:
+            state.held = False
+            if live.has_process:
+                await self._unpause(live)
+
+    async def snapshot(self, ref: str, name: str) -> Snapshot:
+        """Keep what a container has written under a name; one that runs is paused while it is copied."""
+        live = self.get(ref)
+        async with live.lock:
+            return await snapshots.take(self._engine, live, name, self.held_still(live))
+
+    @staticmethod
+    async def _moment(live: Live) -> None:
+        """Let a commit or snapshot come to its end: who thaws the container now spoils it."""
+        if live.record.state.held:
+            async with live.lock:
+                pass
+
+    async def rewind(self, ref: str, name: str) -> None:
+        """Put a stopped container's file system back to a snapshot."""
+        live = self.get(ref)
+        async with live.lock:
+            await snapshots.rewind(self._engine, live, name)
+
+    async def forget_snapshot(self, ref: str, name: str) -> None:
+        """Remove a snapshot of a container."""
+        live = self.get(ref)
+        async with live.lock:
+            await snapshots.forget(self._engine, live, name)
 
     async def _signal(self, live: Live, signal: int) -> None:
         await self._control(live, "kill", signal=signal)
@@ -287,6 +359,7 @@ class Containers:
         live = self.get(ref)
         defaults.check_resources(wanted, cpus=self._engine.facts.cpus)
         unsupported.check_realtime(wanted, self._engine.facts)
+        warnings = unsupported.discard_weight(wanted, self._engine.facts)
         if wanted.restart_policy is not None:
             defaults.check_restart_policy(wanted.restart_policy)
             if live.record.host.auto_remove and wanted.restart_policy.name not in ("", "no"):
@@ -311,8 +384,9 @@ class Containers:
         publishing.publish_events(self._engine, live, wanted)
         egress.publish_event(self._engine, live, wanted)
         self._engine.publish(live, "update")
-        changed = live.has_process and (wanted.env_add or wanted.env_remove)
-        return ["The environment changes when the container is started the next time."] if changed else []
+        if live.has_process and (wanted.env_add or wanted.env_remove):
+            warnings.append("The environment changes when the container is started the next time.")
+        return warnings
 
     async def add_mount(self, ref: str, wanted: Mount) -> None:
         """Add a mount, at once if it runs."""
@@ -325,6 +399,18 @@ class Containers:
         live = self.get(ref)
         async with live.lock:
             await livemounts.remove(self._engine, live, target)
+
+    async def add_device(self, ref: str, wanted: DeviceMapping) -> None:
+        """Give a device, at once if it runs."""
+        live = self.get(ref)
+        async with live.lock:
+            await livedevices.add(self._engine, live, wanted)
+
+    async def remove_device(self, ref: str, path: str) -> None:
+        """Take a device away, at once if it runs."""
+        live = self.get(ref)
+        async with live.lock:
+            await livedevices.remove(self._engine, live, path)
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool = False) -> None:
         """Remove a container; a running one only by force, which kills it."""

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from corral.config import Config
+from corral.engine import remap
 from corral.engine.egresslog import EgressLog
 from corral.engine.events import Events
 from corral.engine.hostfacts import HostFacts
@@ -16,9 +17,11 @@ from corral.engine.tasks import Launcher
 from corral.image.images import Images
 from corral.image.model import User
 from corral.net.networks import Networks
+from corral.oci.idmap import IdMap
 from corral.store.db import Database, Statement
 from corral.store.snapshots import Snapshots
 from corral.store.vault import Vault
+from corral.volume.snapshots import VolumeSnapshots
 from corral.volume.volumes import Volumes
 
 
@@ -69,7 +72,10 @@ class Engine:
     snapshots: Snapshots
     networks: Networks
     volumes: Volumes
+    volume_snapshots: VolumeSnapshots
     vault: Vault
+    ids: IdMap | None = None
+    """Of containers that do not ask for the host's; None without remapping."""
     index: Index = field(default_factory=Index)
     egress_log: EgressLog = field(init=False)
     checks: HealthCounts = field(default_factory=HealthCounts)
@@ -86,6 +92,10 @@ class Engine:
     def publish(self, live: Live, action: str, **attributes: str) -> None:
         """Publish an event of a container, with the attributes that each has."""
         self.events.publish("container", action, live.id, container_attributes(live.record) | attributes)
+
+    def ids_of(self, record: Container) -> IdMap | None:
+        """The ids of a container; None if it has the host's."""
+        return remap.of(self.ids, record.host)
 
     def users_of_image(self, digest: str) -> list[User]:
         """The containers that were made of an image."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import posixpath
 import queue
@@ -22,7 +23,7 @@ from corral.engine import filesystem
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.errors import Forbidden, InvalidParameter, NotFound
-from corral.linux import files
+from corral.linux import credentials, files
 from corral.runtime import users
 from corral.runtime.failure import Failure
 from corral.store import pack, tar, tree
@@ -139,6 +140,7 @@ class Archive:
 
     def __init__(self, engine: Engine, live: Live, path: str) -> None:
         self._context = filesystem.root(engine, live)
+        self._ids = engine.ids_of(live.record)
         self._live = live
         self._path = path
         self.stat: dict[str, Any] = {}
@@ -168,7 +170,7 @@ class Archive:
             name = "."
         root_fd = self._root_fd
         try:
-            async for piece in in_thread(lambda: pack.pack(root_fd, inside, name)):
+            async for piece in in_thread(lambda: pack.pack(root_fd, inside, name, ids=self._ids)):
                 yield piece
         finally:
             await self.close()
@@ -176,8 +178,9 @@ class Archive:
 
 async def export(engine: Engine, live: Live) -> AsyncIterator[bytes]:
     """The whole file system as a tar, without what is mounted in it."""
+    ids = engine.ids_of(live.record)
     async with filesystem.root(engine, live) as root_fd:
-        async for piece in in_thread(lambda: pack.pack(root_fd, "", "", one_file_system=True)):
+        async for piece in in_thread(lambda: pack.pack(root_fd, "", "", one_file_system=True, ids=ids)):
             yield piece
 
 
@@ -188,7 +191,7 @@ async def extract(
     async with filesystem.root(engine, live) as root_fd:
         target = await asyncio.to_thread(_target, live, root_fd, path)
         owner = await asyncio.to_thread(_owner, live, root_fd) if copy_owner else None
-        options = tree.UnpackOptions(owner=owner, keep_kind=keep_kind)
+        options = tree.UnpackOptions(owner=owner, keep_kind=keep_kind, ids=engine.ids_of(live.record))
         await feed_thread(body, lambda source: _unpack(root_fd, target, source, options))
     engine.publish(live, "extract-to-dir", path=path)
 
@@ -240,7 +243,10 @@ def _below(path: str, folder: str) -> bool:
 
 
 def _unpack(root_fd: int, target: str, source: Callable[[], bytes], options: tree.UnpackOptions) -> None:
-    with tree.Unpacker(root_fd, options, base=target) as unpacker:
+    with contextlib.ExitStack() as stack:
+        if options.ids:
+            stack.enter_context(credentials.FileOwner(*options.ids.root))
+        unpacker = stack.enter_context(tree.Unpacker(root_fd, options, base=target))
         unpacker.unpack(tar.TarReader(source))
 
 

@@ -22,7 +22,9 @@ from corral.engine import (
     mountuse,
     names,
     profiles,
+    remap,
     removal,
+    snapshots,
     unsupported,
     vaultfiles,
 )
@@ -30,7 +32,7 @@ from corral.engine.context import Engine
 from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import Container, MountPoint, insert
 from corral.errors import CorralError, InvalidParameter, NotFound
-from corral.oci.digest import ChainID
+from corral.oci.idmap import IdMap
 from corral.volume.volumes import ANONYMOUS, LOCAL
 from corral.wire.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig, LogConfig
 
@@ -55,8 +57,8 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     """Make a container; raises before anything is changed, or changes everything."""
     host = request.host_config or HostConfig()
     name = defaults.check_name(name) if name else ""
-    image = engine.images.get(request.image, platform or None)
-    defaults.apply_image(request, image.config.run)
+    base = snapshots.base(engine, request, host, platform)
+    defaults.apply_image(request, base.run)
     defaults.check_config(request)
     warnings = unsupported.discard(host, engine.facts)
     unsupported.check_realtime(host, engine.facts)
@@ -71,12 +73,13 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         cgroupns=engine.config.default_cgroupns_mode,
     )
     defaults.check_host(host, cpus=engine.facts.cpus)
+    remap.check(engine.ids, host)
     logdrivers.check(host.log_config)
     extensions.apply_labels(host, request.labels or {})
     egress.check(host)
     vaultfiles.check(host, engine.vault)
     endpoints = _networks(request, host)
-    unsupported.check(host, confining=engine.facts.confining)
+    unsupported.check(host, confining=engine.facts.confining, quotas=engine.snapshots.has_quotas)
     _check_against_host(engine, host)
     container_id = secrets.token_hex(32)
     shares_name = host.network_mode == "host" or host.network_mode.startswith("container:") or host.uts_mode == "host"
@@ -92,19 +95,19 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
             id=container_id,
             name=name,
             created_ns=time.time_ns(),
-            image_id=image.id,
-            image_ref=request.image,
-            layers=image.chain_id or "",
+            image_id=base.image_id,
+            image_ref=base.image_ref,
+            layers=base.layers,
             config=_config_of(request),
             host=host,
             networks=endpoints,
             mounts=points,
-            architecture=image.architecture,
+            architecture=base.architecture,
         )
         try:
             devices.wanted_ports(record)
             await egress.check_networks(engine, record)
-            await make_durable(engine, record)
+            await make_durable(engine, record, base.parent)
         except BaseException:
             await _remove_volumes(engine, new_volumes)
             raise
@@ -120,7 +123,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         raise
     for volume in new_volumes:
         engine.events.publish("volume", "create", volume, mountuse.attributes(engine.volumes.get(volume)))
-    engine.images.catalog.used(image.id)
+    engine.images.catalog.used(base.image_id)
     engine.publish(live, "create")
     return Created(container_id, warnings)
 
@@ -208,16 +211,23 @@ async def _remove_volumes(engine: Engine, names_: list[str]) -> None:
             await engine.volumes.remove(name, engine.users_of_volume(name), force=True)
 
 
-async def make_durable(engine: Engine, record: Container) -> None:
-    """Folder, snapshot and row of a new container: all or nothing.  Raises NameTaken."""
+def make_folder(folder: str, ids: IdMap | None) -> None:
+    """A container's folder, with the files that it sees: empty, and its root's own."""
+    os.makedirs(folder, mode=0o710)
+    for name in ("hosts", "hostname", "resolv.conf"):
+        fd = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if ids:
+            os.fchown(fd, *ids.root)
+        os.close(fd)
+
+
+async def make_durable(engine: Engine, record: Container, parent: str) -> None:
+    """Folder, snapshot (on `parent`) and row of a new container: all or nothing.  Raises NameTaken."""
     with contextlib.ExitStack() as undo:
         folder = engine.paths.container(record.id)
-        os.makedirs(folder, mode=0o710)
+        make_folder(folder, engine.ids_of(record))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        for name in ("hosts", "hostname", "resolv.conf"):
-            with open(os.path.join(folder, name), "w"):
-                pass
-        _, staged = engine.snapshots.stage(record.id, ChainID(record.layers) if record.layers else None)
+        _, staged = engine.snapshots.stage(record.id, parent, defaults.storage_limit(record.host))
         undo.callback(engine.snapshots.removed, record.id)
         statements = [staged]
         for point in record.mounts:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import msgspec
+
 from corral.engine import lifecycle, signals, spec
 from corral.errors import Conflict, InvalidParameter
 from corral.oci.image import RunConfig
 from corral.quantities import parse_size
 from corral.wire.containers import ContainerConfig, Healthcheck, HostConfig, LogConfig, Resources, RestartPolicy
 
-__all__ = ["InvalidConfig", "NameTaken", "apply_image", "check_config", "check_host", "check_name", "fill_host"]
+__all__ = [
+    "InvalidConfig",
+    "NameTaken",
+    "apply_image",
+    "check_config",
+    "check_host",
+    "check_name",
+    "fill_host",
+    "run_config",
+]
 
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _MINIMUM_MEMORY_BYTES = 6 << 20
@@ -70,6 +81,15 @@ def apply_image(config: ContainerConfig, image: RunConfig) -> None:
         raise InvalidConfig("no command specified")
 
 
+def run_config(config: ContainerConfig) -> RunConfig:
+    """The part of a container's configuration that an image keeps."""
+    raw = {name: value for name, value in msgspec.to_builtins(config).items() if value is not None}
+    for name in ("Cmd", "Entrypoint"):
+        if isinstance(raw.get(name), str):
+            raw[name] = [raw[name]]
+    return msgspec.convert(raw, RunConfig)
+
+
 def _words(value: list[str] | str | None) -> list[str] | None:
     return [value] if isinstance(value, str) else value
 
@@ -113,8 +133,21 @@ def check_config(config: ContainerConfig) -> None:
             raise InvalidConfig("Retries in Healthcheck cannot be negative")
 
 
+def storage_limit(host: HostConfig) -> int:
+    """How many bytes a container may write into its own layer, 0 for any; raises InvalidConfig."""
+    size = 0
+    for key, value in (host.storage_opt or {}).items():
+        if key.lower() != "size":
+            raise InvalidConfig(f"Unknown option {key}")
+        size = size_bytes(value)
+        if size <= 0:
+            raise InvalidConfig(f"invalid size: '{value}'")
+    return size
+
+
 def check_host(host: HostConfig, *, cpus: int) -> None:
     """Raise InvalidConfig unless the part that concerns this host can be used."""
+    storage_limit(host)
     check_resources(host, cpus=cpus)
     policy = host.restart_policy
     check_restart_policy(policy)

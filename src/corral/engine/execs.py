@@ -201,9 +201,13 @@ class Execs:
                 live.exec_ids.remove(exec_id)
 
 
+# What the runtime says of a container that ended, or was paused, while the exec was on its way.
+_NOT_RUNNING = frozenset((("state", errno.ESRCH), ("state", errno.EBUSY), ("namespace", errno.ESRCH)))
+
+
 def _refusal(container_id: str, failure: Failure | ShimGone) -> CorralError:
     """Why an exec could not be: of the command, or of the container, whose state has just changed."""
-    if isinstance(failure, Failure) and (failure.stage != "state" or failure.errno not in (errno.ESRCH, errno.EBUSY)):
+    if isinstance(failure, Failure) and (failure.stage, failure.errno) not in _NOT_RUNNING:
         return failures.of_exec(failure)
     paused = isinstance(failure, Failure) and failure.errno == errno.EBUSY
     try:

@@ -18,6 +18,7 @@ from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.engine.record import MountPoint
 from corral.errors import System
+from corral.oci.idmap import IdMap
 from corral.runtime.failure import Failure
 
 # A layer must hold whole files under their own names, so that it can be committed and read by others.
@@ -38,16 +39,17 @@ def make_init_layer(engine: Engine) -> None:
 def rootfs(engine: Engine, live: Live) -> dict[str, Any]:
     """The root of a container, as the shim protocol says it."""
     overlay = engine.snapshots.mounts(live.id)
-    return rootfs_on(engine, overlay.lower, overlay.upper, overlay.work)
+    return rootfs_on(engine, overlay.lower, overlay.upper, overlay.work, engine.ids_of(live.record))
 
 
-def rootfs_on(engine: Engine, lower: Iterable[str], upper: str, work: str) -> dict[str, Any]:
+def rootfs_on(engine: Engine, lower: Iterable[str], upper: str, work: str, ids: IdMap | None) -> dict[str, Any]:
     """The root on these directories (`lower` top-most first), as the shim protocol says it."""
     return {
         "lower": [engine.paths.init_layer, *lower],
         "upper": upper,
         "work": work,
         "options": _OVERLAY_OPTIONS,
+        "mappings": ids.described() if ids else None,
     }
 
 
@@ -57,7 +59,10 @@ class CannotMount(System):
 
 @contextlib.asynccontextmanager
 async def root(engine: Engine, live: Live) -> AsyncIterator[int]:
-    """A descriptor of the container's root, its mounts included, for the time of the context."""
+    """A descriptor of the container's root, its mounts included, for the time of the context.
+
+    With remapped users its files have the host's ids there, as they have below /proc/PID/root.
+    """
     fd = _root_of(live)
     if fd >= 0:
         try:
@@ -101,7 +106,7 @@ async def _held(engine: Engine, live: Live, points: Iterable[MountPoint]) -> Asy
             "hold",
             rootfs=rootfs(engine, live),
             mounts=[
-                spec.from_point(point, layers.get(point.destination, ()))
+                spec.from_point(point, layers.get(point.destination, ()), engine.ids_of(live.record))
                 for point in sorted(points, key=lambda point: point.destination.count("/"))
                 if point.type == "image" or (point.type in ("bind", "volume") and os.path.exists(point.source))
             ],

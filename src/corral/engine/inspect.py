@@ -118,6 +118,7 @@ def _host_config(record: Container) -> dict[str, Any]:
         "DependsOn",
         "Secrets",
         "Configs",
+        "FromSnapshot",
     ):
         if shown[name] in (None, ""):
             del shown[name]

@@ -56,7 +56,7 @@ async def add(engine: Engine, live: Live, wanted: Mount) -> None:
             if new:
                 engine.events.publish("volume", "create", name, mountuse.attributes(volume))
                 undo.push_async_callback(engine.volumes.remove, name, [], force=True)
-        mounts.prepare_sources([point])
+        mounts.prepare_sources([point], engine.ids_of(record))
         if live.has_process:
             await _attach(engine, live, point, undo)
         before = record.mounts, record.host.mounts
@@ -75,7 +75,7 @@ async def _attach(engine: Engine, live: Live, point: MountPoint, undo: contextli
     if point.type == "volume":
         point.source = await engine.volumes.mount(point.name, live.id)
         undo.push_async_callback(engine.volumes.unmount, point.name, live.id)
-    await _request(live, "mount", mount=spec.from_point(point))
+    await _request(live, "mount", mount=spec.from_point(point, ids=engine.ids_of(live.record)))
     undo.push_async_callback(_request, live, "unmount", target=point.destination)
     if point.type == "volume":
         mountuse.publish_mount(engine, live.record, point)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import secrets
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from corral.engine.record import MountPoint
 from corral.errors import InvalidParameter, System
+from corral.oci.idmap import IdMap
 from corral.volume import hostmounts
 from corral.wire.containers import ContainerConfig, HostConfig, IDMap, Mount
 
@@ -90,17 +92,29 @@ def inherited(text: str, others: Iterable[MountPoint]) -> list[MountPoint]:
     ]
 
 
-def prepare_sources(mount_points: Iterable[MountPoint]) -> None:
-    """Before a start: every bind source exists; `-v` makes a missing one, `--mount` refuses.  Raises NotShared."""
+def prepare_sources(mount_points: Iterable[MountPoint], ids: IdMap | None) -> None:
+    """Before a start: every bind source exists; `-v` makes a missing one, `--mount` refuses.  Raises NotShared.
+
+    What is made belongs to the container's root.
+    """
     for point in mount_points:
         if point.type != "bind":
             continue
         if not os.path.lexists(point.source):
             if point.from_spec and "create" not in point.options:
                 raise missing_source(point.source)
-            os.makedirs(point.source, exist_ok=True)
+            _make_source(point.source, ids.root if ids else (0, 0))
         if point.propagation in ("shared", "rshared", "slave", "rslave"):
             _check_shared(point)
+
+
+def _make_source(path: str, owner: tuple[int, int]) -> None:
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        _make_source(parent, owner)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o755)
+        os.chown(path, *owner)
 
 
 def _check_shared(point: MountPoint) -> None:

@@ -35,6 +35,7 @@ class State(msgspec.Struct):
     finished_at: str = ZERO_TIME
     restarts: int = 0
     stopped_by_user: bool = False
+    held: bool = False  # paused by the engine for a moment, not by a user
 
 
 class MountPoint(msgspec.Struct):
@@ -56,6 +57,15 @@ class MountPoint(msgspec.Struct):
     gids: tuple[tuple[int, int, int], ...] = ()
 
 
+class Snapshot(msgspec.Struct, frozen=True):
+    """A named moment of a container's file system: `key` is of `store.snapshots`, the configuration that of then."""
+
+    name: str
+    key: str
+    created_ns: int
+    config: ContainerConfig
+
+
 class Container(msgspec.Struct):
     """Everything about a container that outlives the daemon."""
 
@@ -73,6 +83,7 @@ class Container(msgspec.Struct):
     state: State = msgspec.field(default_factory=State)
     endpoints: list[Endpoint] = msgspec.field(default_factory=list)
     ports: list[PortBinding] = msgspec.field(default_factory=list)
+    snapshots: list[Snapshot] = msgspec.field(default_factory=list)
 
     @property
     def created(self) -> str:

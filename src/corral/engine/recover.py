@@ -52,7 +52,7 @@ async def find_survivors(engine: Engine) -> tuple[Survivors, dict[str, dict[str,
         if task is None or hello is None or not hello["started"]:
             continue
         live.task = task
-        task.pid = hello["pid"]
+        task.pid, task.frozen = hello["pid"], bool(hello.get("paused"))
         live.started_monotonic = time.monotonic()
         if hello["exit"]:
             exits[live.id] = hello["exit"]
@@ -95,6 +95,8 @@ async def settle(engine: Engine, containers: Containers, exits: dict[str, dict[s
             task.listen(containers.exits.listener(live, task))
             if live.id in exits:
                 await containers.exits.exited(live, task, exits[live.id])
+            else:
+                await containers.settle_pause(live, task.frozen)
             continue
         was_alive = state.status in ("running", "paused", "restarting")
         if was_alive:
@@ -172,7 +174,7 @@ async def _note_end(engine: Engine, live: Live) -> None:
         state.exit_code = told["status"] if os.path.exists(path) or state.status != "restarting" else state.exit_code
     state.oom_killed = told["oom_killed"]
     state.finished_at = timestamp(told["at_ns"])
-    state.status = "exited"
+    state.status, state.held = "exited", False
     state.pid = 0
     live.record.endpoints, live.record.ports = [], []
     await engine.commit(save(live.record))

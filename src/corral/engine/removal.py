@@ -35,9 +35,13 @@ async def remove_now(engine: Engine, live: Live, *, volumes: bool) -> None:
             live.restart_timer.cancel()
             live.restart_timer = None
         keys = [live.id, *_image_keys(live)]
-        await engine.commit(delete(live.record), *(engine.snapshots.removal(key) for key in keys))
+        forgotten = engine.snapshots.forget([one.key for one in live.record.snapshots])
+        await engine.commit(
+            delete(live.record), *(engine.snapshots.removal(key) for key in keys), *forgotten.statements
+        )
         for key in keys:
             engine.snapshots.removed(key)
+        forgotten.done()
         engine.index.discard(live)
         shutil.rmtree(engine.paths.container(live.id), ignore_errors=True)
         engine.egress_log.forget(live.id)

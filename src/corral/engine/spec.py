@@ -10,6 +10,7 @@ from corral.engine import profiles, seccomp
 from corral.engine.hostfacts import HostFacts
 from corral.engine.record import Container, MountPoint
 from corral.errors import InvalidParameter
+from corral.oci.idmap import IdMap, Range, chained
 from corral.runtime.plan import INIT_ANNOTATION
 
 Spec = dict[str, Any]
@@ -50,6 +51,7 @@ class Surroundings:
     throttles: Mapping[str, Any] | None = None
     no_new_privileges: bool = False
     layers: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of mounted images, by destination
+    ids: IdMap | None = None
 
 
 def build(record: Container, around: Surroundings) -> Spec:
@@ -109,7 +111,7 @@ def security_options(options: Sequence[str]) -> SecurityOptions:
             # Neither SELinux nor AppArmor confines anything on a kernel without them, as in Docker.
             continue
         else:
-            raise InvalidSecurityOption(f'invalid --security-opt 2: "{option}"')
+            raise InvalidSecurityOption(f'invalid --security-opt {2 if separator else 1}: "{option}"')
     return SecurityOptions(**found)
 
 
@@ -216,7 +218,7 @@ def _mounts(record: Container, around: Surroundings) -> list[dict[str, Any]]:
     if around.init_path:
         mounts.append(_bind(around.init_path, "/sbin/docker-init", "bind ro"))
     points = sorted(record.mounts, key=lambda point: point.destination.count("/"))
-    return mounts + [from_point(point, around.layers.get(point.destination, ())) for point in points]
+    return mounts + [from_point(point, around.layers.get(point.destination, ()), around.ids) for point in points]
 
 
 def _cgroup_mount(record: Container) -> dict[str, Any]:
@@ -232,13 +234,24 @@ def _bind(source: str, destination: str, options: str) -> dict[str, Any]:
     return _mount(destination, "bind", source, options)
 
 
-def from_point(point: MountPoint, layers: Sequence[str] = ()) -> dict[str, Any]:
-    """A mount point as the spec's mount.  `subpath` and `layers` are read by our runtime alone: see shim/foreign.py."""
+def from_point(point: MountPoint, layers: Sequence[str] = (), ids: IdMap | None = None) -> dict[str, Any]:
+    """A mount point as the spec's mount, in a container with these ids.
+
+    `subpath` and `layers` are read by our runtime alone: see shim/foreign.py.
+    """
     if point.type == "image":
-        mount = _mount(point.destination, "overlay", "overlay", "ro")
-        return mount | {"layers": list(layers), "subpath": point.subpath}
+        mount = _mount(point.destination, "overlay", "overlay", "ro") | {
+            "layers": list(layers),
+            "subpath": point.subpath,
+        }
+        return mount | (_mappings(ids.uids, ids.gids) if ids else {})
     if point.type == "tmpfs":
         return {"destination": point.destination, "type": "tmpfs", "source": "tmpfs", "options": list(point.options)}
+    if point.type == "overlay" and ids:
+        words = dict(option.split("=", 1) for option in point.options)
+        mount = _mount(point.destination, "overlay", "overlay", "rw") | {"layers": words["lowerdir"].split(":")}
+        mount |= {"upper": words.get("upperdir", ""), "work": words.get("workdir", "")}
+        return mount | _mappings(ids.uids, ids.gids)
     if point.type == "overlay":
         return {
             "destination": point.destination,
@@ -259,23 +272,28 @@ def from_point(point: MountPoint, layers: Sequence[str] = ()) -> dict[str, Any]:
     if point.subpath:
         found["subpath"] = point.subpath
     if point.uids:
-        found["uidMappings"] = [_id_range(one) for one in point.uids]
-        found["gidMappings"] = [_id_range(one) for one in point.gids]
+        uids = chained(point.uids, ids.uids) if ids else point.uids
+        gids = chained(point.gids, ids.gids) if ids else point.gids
+        if not (uids and gids):
+            raise InvalidParameter(f"the id mapping of {point.destination} has no id that the container can have")
+        found |= _mappings(uids, gids)
     return found
 
 
-def _id_range(one: tuple[int, int, int]) -> dict[str, int]:
-    on_disk, shown, size = one
-    return {"containerID": on_disk, "hostID": shown, "size": size}
+def _mappings(uids: Sequence[Range], gids: Sequence[Range]) -> dict[str, Any]:
+    """Of a mount: ids on disk, and what they become."""
+    ranges = IdMap(tuple(uids), tuple(gids)).described()
+    return {"uidMappings": ranges[0], "gidMappings": ranges[1]}
 
 
 def _linux(record: Container, around: Surroundings, caps: list[str], options: SecurityOptions) -> dict[str, Any]:
     host = record.host
     linux: dict[str, Any] = {
         "namespaces": _namespaces(record, around),
+        **_user_namespace(around),
         "cgroupsPath": f"{around.cgroup_parent.rstrip('/')}/{record.id}",
         "resources": resources(record, around),
-        "sysctl": _sysctls(record),
+        "sysctl": _sysctls(record, around),
         "devices": list(around.user_devices),
         "maskedPaths": list(host.masked_paths if host.masked_paths is not None else profiles.MASKED_PATHS),
         "readonlyPaths": list(host.readonly_paths if host.readonly_paths is not None else profiles.READONLY_PATHS),
@@ -316,6 +334,10 @@ def _namespaces(record: Container, around: Surroundings) -> list[dict[str, str]]
         "cgroup": host.cgroupns_mode == "host",
     }
     namespaces = [{"type": "mount"}]
+    if path := around.joined.get("user"):
+        namespaces.append({"type": "user", "path": path})
+    elif around.ids:
+        namespaces.append({"type": "user"})
     for kind, with_host in shared.items():
         if with_host:
             continue
@@ -326,12 +348,23 @@ def _namespaces(record: Container, around: Surroundings) -> list[dict[str, str]]
     return namespaces
 
 
-def _sysctls(record: Container) -> dict[str, str]:
+def _user_namespace(around: Surroundings) -> dict[str, Any]:
+    """The mappings of a user namespace of its own."""
+    if around.ids is None or around.joined.get("user"):
+        return {}
+    uids, gids = around.ids.described()
+    return {"uidMappings": uids, "gidMappings": gids}
+
+
+def _sysctls(record: Container, around: Surroundings) -> dict[str, str]:
     host = record.host
     own_network = host.network_mode != "host" and not host.network_mode.startswith("container:")
+    last_group = around.ids.gids[0][2] - 1 if around.ids else 2147483647
     # A container's root may bind low ports and ping without capabilities: its network is its own.
     found = (
-        {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"} if own_network else {}
+        {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": f"0 {last_group}"}
+        if own_network
+        else {}
     )
     return found | dict(host.sysctls or {})
 

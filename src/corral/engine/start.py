@@ -23,6 +23,7 @@ from corral.engine import (
     logdrivers,
     mounts,
     mountuse,
+    remap,
     spec,
     vaultfiles,
 )
@@ -60,7 +61,7 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
         async with contextlib.AsyncExitStack() as undo:
             _take_shared_name(engine, record)
             bundle = make_bundle(engine, record, undo)
-            mounts.prepare_sources(record.mounts)
+            mounts.prepare_sources(record.mounts, engine.ids_of(record))
             await mountuse.acquire(engine, record)
             undo.push_async_callback(mountuse.release, engine, record)
             groups = write_spec(engine, record, bundle)
@@ -70,7 +71,7 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
             await _create(engine, live, task, groups)
             undo.push_async_callback(abandon, task)
             if files:
-                await asyncio.to_thread(vaultfiles.place, task.pid, files)
+                await asyncio.to_thread(vaultfiles.place, task.pid, files, engine.ids_of(record))
             attachment = await attach_network(engine, live, task, undo)
             write_host_files(engine, live, attachment)
             started_ns = time.time_ns()
@@ -135,6 +136,7 @@ def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
         throttles=devices.throttles(host),
         no_new_privileges=engine.config.no_new_privileges,
         layers=mountuse.layers(engine, record),
+        ids=engine.ids_of(record),
     )
 
 
@@ -182,6 +184,8 @@ def _joined_namespaces(engine: Engine, record: Container) -> dict[str, str]:
             other = _joined(engine, mode).record
             pid = other.state.pid
             found[kind] = f"/proc/{pid}/ns/{file}"
+            if shared := remap.joined(engine.ids, record, other):
+                found["user"] = shared
             if kind == "ipc" and other.host.ipc_mode in ("private", "none"):
                 raise NotShareable(
                     f"cannot join IPC of container {other.id}: "

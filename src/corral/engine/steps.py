@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import shutil
 import socket
@@ -18,12 +17,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from corral.engine import create, defaults, failures, filesystem, names, start, unsupported
+import msgspec
+
+from corral.engine import create, defaults, failures, filesystem, names, remap, start, unsupported
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.engine.record import Container, MountPoint
 from corral.engine.tasks import Task
 from corral.errors import CorralError
+from corral.oci.idmap import IdMap
 from corral.runtime.failure import Failure
 from corral.wire.containers import ContainerConfig, DeviceMapping, EndpointSettings, HostConfig, LogConfig, Ulimit
 
@@ -35,6 +37,7 @@ _PIECE = 64 << 10
 _HEADER = 8  # of a frame: stream, three zero bytes, length
 _GONE_S = 30
 _LOST_EXIT_CODE = 137
+_ALL_IDS = ((0, 0, (1 << 32) - 1),)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def check(engine: Engine, limits: Limits, network: str) -> None:
     """Raise as a create of a container would, before anything is done."""
     host = _host(engine, Step((), (), "/", "", Root((), "", ""), network=network, limits=limits))
     defaults.check_host(host, cpus=engine.facts.cpus)
+    remap.check(engine.ids, host)
 
 
 async def run(engine: Engine, step_id: str, step: Step, output: Output, drain: Drain) -> Ended:
@@ -107,6 +111,7 @@ async def run(engine: Engine, step_id: str, step: Step, output: Output, drain: D
     Raises what a start raises.  When cancelled the processes are killed; whatever happens, nothing is left running.
     """
     record = _record(engine, step_id, step)
+    remap.check(engine.ids, record.host)
     live = Live(record)
     undo = contextlib.AsyncExitStack()
     try:
@@ -143,7 +148,7 @@ async def keep(engine: Engine, step_id: str, step: Step, layers: str, image: str
     record.state.started_at = record.state.finished_at = record.created
     engine.index.reserve(record.name, record.id)
     try:
-        await create.make_durable(engine, record)
+        await create.make_durable(engine, record, layers)
     except BaseException:
         engine.index.release(record.name)
         raise
@@ -198,7 +203,7 @@ async def _create(engine: Engine, live: Live, task: Task, root: Root) -> socket.
                 [theirs.fileno()],
                 id=record.id,
                 runtime=[runtime.path, *runtime.arguments] if runtime else None,
-                rootfs=filesystem.rootfs_on(engine, root.lower, root.upper, root.work),
+                rootfs=filesystem.rootfs_on(engine, root.lower, root.upper, root.work, engine.ids_of(record)),
                 user=record.config.user,
                 groups=[],
                 terminal=False,
@@ -231,11 +236,8 @@ async def _relay(connection: socket.socket, output: Output, drain: Drain) -> Non
 
 def _make_folder(engine: Engine, record: Container, undo: contextlib.AsyncExitStack) -> None:
     folder = engine.paths.container(record.id)
-    os.makedirs(folder, mode=0o710)
+    create.make_folder(folder, engine.ids_of(record))
     undo.callback(shutil.rmtree, folder, ignore_errors=True)
-    for name in ("hosts", "hostname", "resolv.conf"):
-        with open(os.path.join(folder, name), "w"):
-            pass
 
 
 def _record(engine: Engine, step_id: str, step: Step) -> Container:
@@ -257,8 +259,15 @@ def _record(engine: Engine, step_id: str, step: Step) -> Container:
         ),
         host=host,
         networks={} if joins else {host.network_mode: EndpointSettings()},
-        mounts=list(step.mounts),
+        mounts=[_mapped(point, engine.ids) for point in step.mounts],
     )
+
+
+def _mapped(point: MountPoint, ids: IdMap | None) -> MountPoint:
+    """A mount of a build, whose files have the ids of the container on disk, as layers have."""
+    if ids is None or point.type == "tmpfs":
+        return point
+    return msgspec.structs.replace(point, uids=_ALL_IDS, gids=_ALL_IDS)
 
 
 def _host(engine: Engine, step: Step) -> HostConfig:

@@ -54,6 +54,8 @@ def info(engine: Engine) -> dict[str, Any]:
     paused, running = states.count("paused"), states.count("running") + states.count("restarting")
     has = facts.controllers.__contains__
     security = ["name=seccomp,profile=builtin"]
+    if engine.ids:
+        security.append("name=userns")
     security.append("name=cgroupns")
     runtimes: dict[str, Any] = {name: {"path": name} for name in ("corral", "crun", "runc")}
     runtimes |= {name: dict(value) for name, value in (config.runtimes or {}).items()}

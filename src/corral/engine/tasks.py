@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from corral.errors import System
+from corral.oci.idmap import IdMap
 from corral.runtime.failure import Failure
 from corral.shim import frames, protocol
 
@@ -50,6 +51,7 @@ class Task:
         self._listener: Listener | None = None
         self._early: list[dict[str, Any]] = []
         self.pid = -1
+        self.frozen = False
         self.gone = asyncio.Event()
         self._loop.add_reader(connection.fileno(), self._readable)
 
@@ -161,9 +163,9 @@ def _seen(answer: asyncio.Future[dict[str, Any]]) -> None:
 class Launcher:
     """The process that forks shims; started again should it ever end."""
 
-    def __init__(self, seccomp: dict[str, Any]) -> None:
-        """`seccomp` is the filter that most containers will have: it is compiled once, here."""
-        self._seccomp = seccomp
+    def __init__(self, seccomp: dict[str, Any], ids: IdMap | None = None) -> None:
+        """`seccomp` is the filter that most containers will have, `ids` are their ids: both are made once, there."""
+        self._usual = {"seccomp": seccomp, "mappings": ids.described() if ids else None}
         self._descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # containers inherit it, not the daemon's
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -180,7 +182,7 @@ class Launcher:
             )
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, self._descriptor_limit)
         self._control = ours
-        frames.send(ours, {"seccomp": self._seccomp})
+        frames.send(ours, self._usual)
 
     def launch(self, directory: str) -> Task:
         """A new shim whose files are in `directory`; raises LauncherGone."""

@@ -23,10 +23,16 @@ class NoRealtime(InvalidParameter):
     """Real-time limits on a kernel without them for groups."""
 
 
-def check(host: HostConfig, *, confining: frozenset[str]) -> None:
-    """Raise NotSupported for what would otherwise be ignored; `confining` are security modules this kernel enforces."""
-    if host.storage_opt:
-        raise NotSupported("--storage-opt is not supported: overlay snapshots have no size limit of their own yet")
+def check(host: HostConfig, *, confining: frozenset[str], quotas: bool) -> None:
+    """Raise NotSupported for what would otherwise be ignored.
+
+    `confining` are security modules this kernel enforces, `quotas` is whether snapshots can be limited.
+    """
+    if host.storage_opt and not quotas:
+        raise NotSupported(
+            "--storage-opt is supported only for overlay over xfs or ext4 with project quotas "
+            "('pquota' or 'prjquota' mount option)"
+        )
     if host.cgroup:
         raise NotSupported("joining the cgroup of another container is not supported")
     _check_labels(host.security_opt or (), confining)
@@ -48,7 +54,7 @@ _CANNOT = "Your kernel does not support {what} or the cgroup is not mounted. {to
 
 def discard(host: HostConfig, facts: HostFacts) -> list[str]:
     """Drop the limits that this kernel does not have; Docker's warnings about them."""
-    warnings = []
+    warnings: list[str] = []
 
     def drop(what: str, told: str, **values: object) -> None:
         for name, value in values.items():
@@ -69,11 +75,18 @@ def discard(host: HostConfig, facts: HostFacts) -> list[str]:
         drop("PIDs limit capabilities", "PIDs limit discarded.", pids_limit=None)
     if host.cpuset_cpus and "cpuset" not in facts.controllers:
         drop("cpuset", "Cpuset discarded.", cpuset_cpus="", cpuset_mems="")
-    if host.blkio_weight and not facts.block_weights:
-        drop("Block I/O weight", "Weight discarded.", blkio_weight=0)
+    warnings += discard_weight(host, facts)
     if host.blkio_weight_device and not facts.block_device_weights:
         drop("Block I/O weight_device", "Weight-device discarded.", blkio_weight_device=None)
     return warnings
+
+
+def discard_weight(wanted: Resources, facts: HostFacts) -> list[str]:
+    """Drop the weight for block devices on a kernel without; Docker's warning, which an update has, too."""
+    if not wanted.blkio_weight or facts.block_weights:
+        return []
+    wanted.blkio_weight = 0
+    return [_CANNOT.format(what="Block I/O weight", told="Weight discarded.")]
 
 
 def check_realtime(wanted: Resources, facts: HostFacts) -> None:

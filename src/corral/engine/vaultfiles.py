@@ -6,6 +6,7 @@ an item is updated.  Paths are resolved below the container's root, and only a f
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import secrets
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 
 from corral.engine import signals
 from corral.errors import InvalidParameter, System
-from corral.linux import files
+from corral.linux import credentials, files
+from corral.oci.idmap import IdMap
 from corral.store.vault import Vault
 from corral.wire.containers import HostConfig, VaultFile
 
@@ -32,7 +34,7 @@ class CannotPlace(System):
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A file to write: `folder` below the root, owner and mode as the container sees them."""
+    """A file to write: `folder` below the root."""
 
     folder: str
     name: str
@@ -91,8 +93,22 @@ def mounts(host: HostConfig) -> Iterable[str]:
     return sorted({f"/{FOLDERS[kind]}" for kind, _ in wanted(host)})
 
 
-def place(pid: int, found: Sequence[Placed]) -> None:
+def place(pid: int, found: Sequence[Placed], ids: IdMap | None) -> None:
     """Write files into a container by the id of its first process; raises CannotPlace."""
+    if ids:
+        found = [_of_host(file, ids) for file in found]
+        with credentials.FileOwner(*ids.root):
+            _place(pid, found)
+    else:
+        _place(pid, found)
+
+
+def _of_host(file: Placed, ids: IdMap) -> Placed:
+    uid, gid = ids.to_host(file.uid, file.gid)
+    return dataclasses.replace(file, uid=uid, gid=gid)
+
+
+def _place(pid: int, found: Sequence[Placed]) -> None:
     if not found:
         return
     try:

@@ -46,8 +46,8 @@ def pack_diff(upper: str) -> Iterator[bytes]:
 
 
 class _LayerPacker(pack.Packer):
-    def directory(self, fd: int, name: str) -> None:
-        super().directory(fd, name)
+    def directory(self, fd: int, name: str, *, covered: bool = False) -> None:
+        super().directory(fd, name, covered=covered)
         if _xattr(fd, _REDIRECT_XATTR):
             raise RedirectedDirectory(name)
         if _xattr(fd, whiteouts.OPAQUE_XATTR) == whiteouts.OPAQUE_VALUE:

@@ -75,13 +75,11 @@ def import_tar(
 def commit_snapshot(
     key: str, request: CommitRequest, content: Content, snapshots: Snapshots, installer: Installer, crew: Crew
 ) -> oci.Descriptor:
-    """An image of a snapshot: its stack of layers, and one more with the changes.  Returns the target."""
-    mount, parent = snapshots.mounts(key), snapshots.parent(key)
-    arrived = Arrived(layers.Unpacked(), content.ingest_path(), snapshots.begin_layer())
-    installer.arrived(arrived)
-    job = crew.submit("diff", upper=mount.upper, blob=arrived.path, layer=arrived.directory)
-    arrived.unpacked = layers.Unpacked.of(crew.wait(job))
-    installer.lease.add(arrived.digest)
+    """An image of a snapshot: its stack of layers, and one more with the changes (one for each committed snapshot
+    below it, too).  Returns the target.
+    """
+    parent = snapshots.parent(key)
+    changed = [_diff(upper, content, snapshots, installer, crew) for upper in reversed(snapshots.own(key))]
     below: list[Arrived] = []
     chain: str = parent or ""
     while chain:
@@ -89,9 +87,18 @@ def commit_snapshot(
         installer.lease.add(layer.blob, chain)
         below.insert(0, _stored(content, layer.blob, layer.diff_id))
         chain = layer.parent
-    config = _commit_config(request, [held.unpacked.diff_id for held in [*below, arrived]])
+    config = _commit_config(request, [held.unpacked.diff_id for held in [*below, *changed]], len(changed))
     base = list(request.parent.manifest.layers) if request.parent else []
-    return _finish(config, [*below, arrived], base, content, installer)
+    return _finish(config, [*below, *changed], base, content, installer)
+
+
+def _diff(upper: str, content: Content, snapshots: Snapshots, installer: Installer, crew: Crew) -> Arrived:
+    arrived = Arrived(layers.Unpacked(), content.ingest_path(), snapshots.begin_layer())
+    installer.arrived(arrived)
+    job = crew.submit("diff", upper=upper, blob=arrived.path, layer=arrived.directory)
+    arrived.unpacked = layers.Unpacked.of(crew.wait(job))
+    installer.lease.add(arrived.digest)
+    return arrived
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +198,12 @@ def _stored(content: Content, digest: str, diff_id: str) -> Arrived:
     return Arrived(unpacked)
 
 
-def _commit_config(request: CommitRequest, diff_ids: list[str]) -> oci.ImageConfig:
+def _commit_config(request: CommitRequest, diff_ids: list[str], new: int) -> oci.ImageConfig:
+    """The last `new` of the layers get an item of history each."""
     created = now()
     history = list(request.parent.config.history or []) if request.parent else []
-    history.append(
-        oci.History(created=created, created_by=request.created_by, author=request.author, comment=request.comment)
-    )
+    item = oci.History(created=created, created_by=request.created_by, author=request.author, comment=request.comment)
+    history += [item] * new
     platform = request.parent.config.platform if request.parent else request.platform
     return oci.ImageConfig(
         architecture=platform.architecture,

@@ -152,7 +152,7 @@ def _open_partial(path: str, whole: str) -> int:
 def _recorded(fd: int, held: int, size: int, network: Callable[[], bytes]) -> Callable[[], bytes]:
     """A source of what the file has (`held` bytes), then of what `network` brings, which is written to the file."""
     position = 0
-    told = time.monotonic()
+    told = 0.0  # the first piece is told at once
 
     def read() -> bytes:
         nonlocal position, told

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
-from corral.net import addresses, ipam, parents
+from corral.net import addresses, driveropts, ipam, parents
 from corral.net.model import Endpoint, EndpointRequest, InvalidNetwork, NetworkRecord, NetworkRefused
 from corral.net.registry import Registry, new_id, parse_address
 
@@ -39,6 +39,8 @@ def check(record: NetworkRecord, request: EndpointRequest) -> None:
             valid = False
         if not valid:
             raise InvalidNetwork(f"invalid endpoint settings:\ninvalid link-local IP address: {text}")
+    driveropts.sysctls(request.driver_opts, "eth0")
+    driveropts.interface(request.driver_opts, ())
     if request.mac and record.driver == "ipvlan":
         raise InvalidNetwork("ipvlan interfaces do not support custom mac address assignment")
     if request.mac and not _is_mac(request.mac):
@@ -59,7 +61,7 @@ def build(
     check(record, request)
     ipv4, ipv6 = registry.allocate(record, request)
     used = {endpoint.interface for endpoint in others}
-    interface = next(name for name in (f"eth{n}" for n in range(len(used) + 1)) if name not in used)
+    interface = driveropts.interface(request.driver_opts, used)
     nameless = record.default and not bridge_names
     all_names = () if nameless else tuple(dict.fromkeys(filter(None, (names[0], *request.aliases, *names[1:]))))
     endpoint = Endpoint(

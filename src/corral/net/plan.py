@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
 
-from corral.net import parents
+from corral.net import driveropts, parents
 from corral.net.model import Endpoint, NetworkRecord
 
 Interface = IPv4Interface | IPv6Interface
@@ -36,6 +36,7 @@ class LinkPlan:
     rate_in: int = 0  # bytes a second towards the container, and from it; 0 is any
     rate_out: int = 0
     device_routes: tuple[int, ...] = ()  # IP versions whose default route is the interface itself
+    sysctls: tuple[tuple[str, str], ...] = ()  # paths below /proc/sys inside, and values
 
     def describe(self) -> str:
         """The plan as the commands an administrator would type."""
@@ -83,6 +84,7 @@ def link(
             flag=parents.FLAGS[record.options.get("ipvlan_flag") or "bridge"] if record.driver == "ipvlan" else 0,
             rate_out=endpoint.rate_out,
             device_routes=device_routes(endpoint, families),
+            sysctls=driveropts.sysctls(endpoint.driver_opts, endpoint.interface),
         )
     return LinkPlan(
         host_link(endpoint.endpoint_id),
@@ -96,6 +98,7 @@ def link(
         hairpin,
         rate_in=endpoint.rate_in,
         rate_out=endpoint.rate_out,
+        sysctls=driveropts.sysctls(endpoint.driver_opts, endpoint.interface),
     )
 
 

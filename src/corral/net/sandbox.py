@@ -124,6 +124,8 @@ class Host:
             with self.within(namespace_fd):
                 inner = netlink.Socket()
                 _set_ipv6(plan.name, plan.ipv6)
+                for path, value in plan.sysctls:
+                    write_sysctl(path, value)
             with inner:
                 found = inner.find_link(plan.name)
                 assert found is not None

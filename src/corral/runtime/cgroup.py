@@ -222,6 +222,18 @@ def apply(group: Cgroup, resources: dict[str, Any], update: bool = False) -> Non
                 _write(group, controller, file, text)
 
 
+def change_devices(group: Cgroup, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+    """Go from some device rules to others: by what differs, or (version 2) by another program in place of the first."""
+    old, new = settings.device_rules(before), settings.device_rules(after)
+    if old is None or new is None:
+        return
+    if group.version == 2:
+        _filter_devices(group, new)
+    elif "devices" in group.paths:
+        for controller, file, text in settings.device_changes(old, new):
+            _write(group, controller, file, text)
+
+
 def _write(group: Cgroup, controller: str, file: str, text: str) -> None:
     directory = group.paths.get("" if group.version == 2 else controller)
     if directory is None:

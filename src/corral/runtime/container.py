@@ -40,13 +40,22 @@ class Stdio:
 class Rootfs:
     """An overlay to mount as the root: `lower` top-most first; `upper` "" means read-only."""
 
-    __slots__ = ("lower", "options", "upper", "work")
+    __slots__ = ("lower", "mappings", "options", "upper", "work")
 
-    def __init__(self, lower: list[str], upper: str = "", work: str = "", options: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        lower: list[str],
+        upper: str = "",
+        work: str = "",
+        options: list[str] | None = None,
+        mappings: tuple[list[dict[str, Any]], list[dict[str, Any]]] | None = None,
+    ) -> None:
         self.lower = lower
         self.upper = upper
         self.work = work
         self.options = options or []
+        self.mappings = mappings
+        """Of users and groups: files on disk have the container's ids, and the mount shows the host's."""
 
 
 class Container:

@@ -188,29 +188,6 @@ def write_id_maps(pid: int, mappings: tuple[list[dict[str, Any]], list[dict[str,
             raise Failure.from_os_error("namespace", error, f"user: {name}") from error
 
 
-def user_namespace(mappings: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> int:
-    """A descriptor of a new user namespace with these mappings, kept alive by nothing else."""
-    line, theirs = channels.pair()
-
-    def child() -> None:
-        try:
-            namespaces.unshare(namespaces.CLONE_NEWUSER)
-            theirs.request(b"M")
-        finally:
-            os._exit(1)
-
-    pid = fork_into(None, child)
-    try:
-        theirs.close()
-        if not line.receive()[0]:
-            raise Failure("namespace", errno.EPERM, "user", "cannot make a user namespace for mapped ids")
-        write_id_maps(pid, mappings)
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        line.close()
-        kill_and_reap(pid)
-
-
 def _ready(fifo: int, pidfd: int, timeout_ms: int | None) -> set[int]:
     """Which of the two has something to say: the fifo (data, or a writer that came and went), the process (its end)."""
     poll = select.poll()

@@ -24,7 +24,8 @@ import signal
 import sys
 
 from corral.linux import credentials, files, mount, namespaces, tty
-from corral.runtime import cgroup, hooks, ops, process, reaper
+from corral.runtime import cgroup, hooks, idmaps, ops, process, reaper
+from corral.runtime import plan as planning
 from corral.runtime.channel import Channel
 from corral.runtime.failure import Failure
 
@@ -90,8 +91,9 @@ def default_signals() -> None:
 
 def _main(setup: Setup, channel: Channel) -> None:
     preserved = list(range(3, 3 + setup.preserve_fds))
-    idmaps = [fd for _, fd in setup.idmap_fds.values()]
-    isolate([channel.fileno(), *setup.namespace_fds.values(), *idmaps, *preserved], setup.stdio_fds)
+    maps = [fd for _, fd in setup.idmap_fds.values()]
+    maps += [setup.root_idmap_fd] if setup.root_idmap_fd >= 0 else []
+    isolate([channel.fileno(), *setup.namespace_fds.values(), *maps, *preserved], setup.stdio_fds)
     credentials.prctl(credentials.PR_SET_DUMPABLE, 0)
     set_oom_score(setup.oom_score_adj)
     process.raise_limits((setup.spec.get("process") or {}).get("rlimits") or [])
@@ -103,7 +105,10 @@ def _main(setup: Setup, channel: Channel) -> None:
     channel.request(b"J")
     cgroup.join(setup.cgroup.directories())
     # After the cgroup is there, for it may be among them.
-    trees = ops.open_sources(setup.plan.early, setup.user_ns)
+    trees = ops.open_sources(setup.plan.early)
+    if setup.user_ns:
+        mappings = (setup.rootfs and setup.rootfs.mappings) or setup.id_mappings
+        trees |= ops.open_host_made(setup.plan.early, mappings, setup.idmap_fds)
     _apply_idmaps(setup, trees)
     _enter_user_namespace(setup, channel)
     _enter_namespaces(setup)
@@ -197,11 +202,15 @@ def _open_root(setup: Setup) -> int:
         os.chdir(place)
     except OSError as error:
         raise Failure.from_os_error("root", error, place) from error
-    return overlay_root(setup.rootfs) if setup.rootfs else _bind_root(setup)
+    if setup.rootfs is None:
+        return _bind_root(setup)
+    return overlay_root(setup.rootfs, setup.root_idmap_fd)
 
 
 def _apply_idmaps(setup: Setup, trees: dict[int, int]) -> None:
     for key, (op, user_ns) in setup.idmap_fds.items():
+        if not isinstance(op, planning.Bind):
+            continue
         try:
             recursive = op.options.recursive
             mount.mount_setattr(trees[key], attr_set=mount.MOUNT_ATTR_IDMAP, userns_fd=user_ns, recursive=recursive)
@@ -217,8 +226,13 @@ def _bind_root(setup: Setup) -> int:
         raise Failure.from_os_error("root", error, setup.root_path) from error
 
 
-def overlay_root(rootfs: Any) -> int:
-    """The detached root mount of a Rootfs, or -1 if this kernel needs mount(2) for it (before 6.8)."""
+def overlay_root(rootfs: Any, user_ns: int = -1) -> int:
+    """The detached root mount of a Rootfs, or -1 if this kernel needs mount(2) for it (before 6.8).
+
+    `user_ns` has the mappings of a Rootfs that has some.
+    """
+    if rootfs.mappings:
+        return idmaps.overlay(rootfs.lower, rootfs.upper, rootfs.work, rootfs.options, rootfs.mappings, user_ns)
     if not rootfs.upper and len(rootfs.lower) == 1:
         try:
             tree = mount.open_tree(rootfs.lower[0], recursive=False)

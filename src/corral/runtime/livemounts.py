@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from corral.linux import mount, namespaces
-from corral.runtime import ops, plan, rootmount
+from corral.runtime import idmaps, ops, plan, rootmount
 from corral.runtime.failure import Failure
 
 TYPE_CHECKING = False
@@ -18,13 +18,24 @@ if TYPE_CHECKING:
 _UMOUNT_NOFOLLOW = 8
 
 
-def add(pid: int, described: dict[str, Any]) -> None:
-    """Do a bind or tmpfs mount of a spec in the container of process `pid`; its place is made if missing."""
+def add(pid: int, described: dict[str, Any], mappings: idmaps.Mappings | None) -> None:
+    """Do a bind or tmpfs mount of a spec in the container of process `pid`; its place is made if missing.
+
+    `mappings` are those of the container's user namespace.
+    """
+    if mappings:
+        with idmaps.owner(mappings):
+            _add(pid, described)
+    else:
+        _add(pid, described)
+
+
+def _add(pid: int, described: dict[str, Any]) -> None:
     (op,) = plan.build({"mounts": [described]}, plan.Facts(1, [], False, False)).early[:1]
     tree_fd = -1
     try:
         tree_fd = _tree(op, described)
-        root_fd = _enter(pid)
+        root_fd = enter(pid)
         ops.attach(tree_fd, op.target, ops.Root(root_fd, {}))
         os.close(root_fd)
     except OSError as error:
@@ -37,7 +48,7 @@ def add(pid: int, described: dict[str, Any]) -> None:
 def remove(pid: int, target: str) -> None:
     """Take away what is mounted at `target`; a process that has files of it open keeps them until it closes them."""
     try:
-        os.close(_enter(pid))
+        os.close(enter(pid))
         mount.umount(target, mount.MNT_DETACH | _UMOUNT_NOFOLLOW)
     except OSError as error:
         raise Failure.from_os_error("mount", error, target) from error
@@ -56,7 +67,7 @@ def _tree(op: Any, described: dict[str, Any]) -> int:
     return tree_fd
 
 
-def _enter(pid: int) -> int:
+def enter(pid: int) -> int:
     """Into the mount namespace of `pid`; its root."""
     fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:

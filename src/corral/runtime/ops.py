@@ -12,7 +12,7 @@ import os
 import stat
 
 from corral.linux import files, mount, namespaces
-from corral.runtime import plan
+from corral.runtime import idmaps, nodes, plan
 from corral.runtime.failure import Failure
 
 TYPE_CHECKING = False
@@ -38,18 +38,28 @@ class Root:
         self.late = late
 
 
-def open_sources(operations: list[Any], user_ns: bool) -> dict[int, int]:
-    """Detached copies of everything that will be attached, by the id() of the operation."""
+def open_sources(operations: list[Any]) -> dict[int, int]:
+    """Detached copies of all binds, by the id() of the operation."""
+    return {id(op): bind_source(op) for op in operations if isinstance(op, plan.Bind)}
+
+
+def open_host_made(
+    operations: list[Any], mappings: tuple[list[dict[str, Any]], list[dict[str, Any]]], idmap_fds: dict[int, Any]
+) -> dict[int, int]:
+    """Detached mounts of what a user namespace may not make itself: stacks of layers, and device nodes."""
     trees: dict[int, int] = {}
-    for op in operations:
-        if isinstance(op, plan.Bind):
-            trees[id(op)] = bind_source(op)
-        elif user_ns and isinstance(op, plan.Node) and op.kind != "p":
-            try:
-                trees[id(op)] = mount.open_tree(op.path, recursive=False)
-            except OSError as error:
-                raise Failure.from_os_error("device", error, op.path) from error
-    return trees
+    place = os.open(".", _DIRECTORY_FLAGS)
+    try:
+        for op in operations:
+            if isinstance(op, plan.Layers):
+                try:
+                    trees[id(op)] = layers_tree(op, place, idmap_fds[id(op)][1] if op.idmap else -1)
+                except OSError as error:
+                    raise Failure.from_os_error("mount", error, op.target) from error
+    finally:
+        os.close(place)
+    devices = [op for op in operations if isinstance(op, plan.Node) and op.kind != "p"]
+    return trees | dict(zip(map(id, devices), nodes.detached(devices, mappings), strict=True))
 
 
 def bind_source(op: plan.Bind) -> int:
@@ -88,9 +98,18 @@ def _clone_below(folder_fd: int, subpath: str, recursive: bool) -> int:
         os.close(fd)
 
 
-def layers_tree(op: plan.Layers, place_fd: int) -> int:
-    """A detached read-only mount of layers; for a part of them, the whole is mounted on `place_fd` for a moment."""
-    if len(op.layers) == 1:
+def layers_tree(op: plan.Layers, place_fd: int, user_ns: int = -1) -> int:
+    """A detached mount of layers; for a part of them, the whole is mounted on `place_fd` for a moment.
+
+    `user_ns` has the mappings of layers with mapped ids.
+    """
+    if op.idmap:
+        tree_fd = idmaps.overlay(op.layers, op.upper, op.work, [], op.idmap, user_ns)
+        if op.subpath:
+            tree_fd = _part_of(tree_fd, op.subpath, place_fd)
+        if op.upper:
+            return tree_fd
+    elif len(op.layers) == 1:
         tree_fd = _open_below(op.layers[0], op.subpath or ".", recursive=False)
     else:
         options: list[tuple[str, str | None]] = [("source", "overlay")]
@@ -110,6 +129,11 @@ def layers_tree(op: plan.Layers, place_fd: int) -> int:
 def _part_of(tree_fd: int, subpath: str, place_fd: int) -> int:
     """A copy of what is at `subpath` of a detached mount: before 6.15 the kernel copies only of attached ones."""
     try:
+        try:
+            return _clone_below(tree_fd, subpath, recursive=False)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
         mount.move_mount(tree_fd, place_fd)
         try:
             return _clone_below(tree_fd, subpath, recursive=False)
@@ -120,7 +144,7 @@ def _part_of(tree_fd: int, subpath: str, place_fd: int) -> int:
 
 
 def _layers(op: plan.Layers, root: Root) -> None:
-    tree_fd = layers_tree(op, root.fd)
+    tree_fd = root.trees.pop(id(op)) if id(op) in root.trees else layers_tree(op, root.fd)
     try:
         attach(tree_fd, op.target, root)
     finally:
@@ -368,10 +392,8 @@ def _remount(op: plan.Remount, root: Root) -> None:
         os.close(fd)
 
 
-_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
-
-
-def _node(op: plan.Node, root: Root) -> None:
+def make_node(op: plan.Node, root: Root) -> None:
+    """Make a device node, or attach the bind that stands for it; one that is there must be the same device."""
     if id(op) in root.trees:
         tree_fd = root.trees.pop(id(op))
         try:
@@ -384,11 +406,11 @@ def _node(op: plan.Node, root: Root) -> None:
     try:
         mode = stat.S_IMODE(op.mode)
         try:
-            os.mknod(name, _KINDS[op.kind] | mode, os.makedev(op.major, op.minor), dir_fd=parent_fd)
+            os.mknod(name, nodes.KINDS[op.kind] | mode, os.makedev(op.major, op.minor), dir_fd=parent_fd)
         except FileExistsError:
             info = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
             same_device = op.kind == "p" or info.st_rdev == os.makedev(op.major, op.minor)
-            if stat.S_IFMT(info.st_mode) != _KINDS[op.kind] or not same_device:
+            if stat.S_IFMT(info.st_mode) != nodes.KINDS[op.kind] or not same_device:
                 raise
         os.chmod(name, mode, dir_fd=parent_fd)
         if op.uid or op.gid:
@@ -489,7 +511,7 @@ _HANDLERS: dict[type, tuple[Any, str]] = {
     plan.Layers: (_layers, "mount"),
     plan.Filesystem: (_filesystem, "mount"),
     plan.Remount: (_remount, "mount"),
-    plan.Node: (_node, "device"),
+    plan.Node: (make_node, "device"),
     plan.Link: (_link, "device"),
     plan.CgroupLink: (_link, "mount"),
     plan.Directory: (_directory, "root"),

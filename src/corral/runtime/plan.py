@@ -84,14 +84,19 @@ class Bind:
 
 
 class Layers:
-    """Attach a stack of layers (top-most first), read-only, or what is at `subpath` in it."""
+    """Attach a stack of layers (top-most first), or what is at `subpath` in it; read-only without an upper directory.
 
-    __slots__ = ("layers", "subpath", "target")
+    With `idmap`, mappings of users and groups, it shows other owners than those on disk.
+    """
+
+    __slots__ = ("idmap", "layers", "subpath", "target", "upper", "work")
 
     def __init__(self, layers: list[str], target: str, subpath: str = "") -> None:
         self.layers = layers
         self.target = target
         self.subpath = subpath
+        self.upper = self.work = ""
+        self.idmap: tuple[list[dict[str, Any]], list[dict[str, Any]]] | None = None
 
     def describe(self) -> str:
         below = f" below {self.subpath}" if self.subpath else ""
@@ -256,7 +261,10 @@ def _mount_ops(mount: dict[str, Any], facts: Facts, late: list[Any]) -> list[Any
     if options.remount:
         return [Remount(target, options)]
     if mount.get("layers"):
-        return [Layers(mount["layers"], target, mount.get("subpath") or "")]
+        layers = Layers(mount["layers"], target, mount.get("subpath") or "")
+        layers.upper, layers.work = mount.get("upper") or "", mount.get("work") or ""
+        layers.idmap = options.idmap
+        return [layers]
     if fstype == "cgroup" or (fstype == "cgroup2" and facts.cgroup_version == 1):
         return _cgroup_ops(target, options, facts)
     if not fstype:
@@ -300,10 +308,18 @@ class CgroupLink(Link):
 
 def _devices(extra: list[dict[str, Any]]) -> list[Any]:
     named = {device.get("path") for device in extra}
-    nodes = [Node(path, "c", major, minor, 0o666, 0, 0) for path, major, minor in DEFAULT_DEVICES if path not in named]
-    for device in extra:
+    default = [
+        Node(path, "c", major, minor, 0o666, 0, 0) for path, major, minor in DEFAULT_DEVICES if path not in named
+    ]
+    return [*default, *nodes(extra)]
+
+
+def nodes(devices: list[dict[str, Any]]) -> list[Node]:
+    """The nodes of `linux.devices` entries."""
+    found = []
+    for device in devices:
         mode = device.get("fileMode")
-        nodes.append(
+        found.append(
             Node(
                 device["path"],
                 device.get("type") or "",
@@ -314,4 +330,4 @@ def _devices(extra: list[dict[str, Any]]) -> list[Any]:
                 device.get("gid") or 0,
             )
         )
-    return nodes
+    return found

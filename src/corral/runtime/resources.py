@@ -119,6 +119,21 @@ def device_writes(rules: DeviceRules) -> list[Write]:
     return [("devices", head, "a"), *[("devices", tail, rule.text()) for rule in rules.rules()]]
 
 
+def device_changes(old: DeviceRules, new: DeviceRules) -> list[Write]:
+    """Version 1: what leads from one set of exceptions to another with the same default."""
+    if old.allow_all != new.allow_all:
+        return device_writes(new)
+    add, drop = ("devices.deny", "devices.allow") if new.allow_all else ("devices.allow", "devices.deny")
+    found: list[Write] = []
+    for key in {**old.exceptions, **new.exceptions}:
+        before, after = old.exceptions.get(key, set()), new.exceptions.get(key, set())
+        for file, access in ((add, after - before), (drop, before - after)):
+            if access:
+                text = Wildcard(*key, "".join(letter for letter in "rwm" if letter in access)).text()
+                found.append(("devices", file, text))
+    return found
+
+
 def _pick(source: dict[str, Any], table: tuple[tuple[str, str], ...], controller: str) -> list[Write]:
     return [(controller, file, str(source[key])) for key, file in table if source.get(key) is not None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from corral.linux import mount, namespaces
-from corral.runtime import init, ops, plan
+from corral.runtime import idmaps, init, ops, plan
 from corral.runtime.failure import Failure
 
 TYPE_CHECKING = False
@@ -30,10 +30,11 @@ def leave_host() -> None:
 
 def mount_root(rootfs: Rootfs, target: str) -> None:
     """Mount `rootfs` on the folder `target`; Failure("root") if the kernel refuses."""
-    tree = init.overlay_root(rootfs)
     here = os.getcwd()
     os.chdir(target)
+    tree = -1
     try:
+        tree = _overlay(rootfs)
         if tree >= 0:
             mount.move_mount(tree, mount.AT_FDCWD, target)
         else:
@@ -46,13 +47,37 @@ def mount_root(rootfs: Rootfs, target: str) -> None:
             os.close(tree)
 
 
+def _overlay(rootfs: Rootfs) -> int:
+    if not rootfs.mappings:
+        return init.overlay_root(rootfs)
+    user_ns = idmaps.user_namespace(rootfs.mappings)
+    try:
+        return init.overlay_root(rootfs, user_ns)
+    finally:
+        os.close(user_ns)
+
+
 def tree_of(described: dict[str, Any], place_fd: int) -> int:
     """A detached copy of what a bind or layers mount of a spec names; `place_fd` is a folder to mount on meanwhile."""
     (op,) = plan.build({"mounts": [described]}, plan.Facts(1, [], False, False)).early[:1]
+    user_ns = -1
     try:
-        return ops.layers_tree(op, place_fd) if isinstance(op, plan.Layers) else ops.bind_source(op)
+        if not isinstance(op, plan.Layers):
+            tree_fd = ops.bind_source(op)
+            try:
+                if op.options.idmap:
+                    map_ids(tree_fd, described)
+            except BaseException:
+                os.close(tree_fd)
+                raise
+            return tree_fd
+        user_ns = idmaps.user_namespace(op.idmap) if op.idmap else -1
+        return ops.layers_tree(op, place_fd, user_ns)
     except OSError as error:
         raise Failure.from_os_error("mount", error, op.target) from error
+    finally:
+        if user_ns >= 0:
+            os.close(user_ns)
 
 
 def mount_below(root: str, described: dict[str, Any]) -> None:
@@ -62,8 +87,6 @@ def mount_below(root: str, described: dict[str, Any]) -> None:
     try:
         tree_fd = tree_of(described, root_fd)
         try:
-            if described.get("uidMappings"):
-                map_ids(tree_fd, described)
             if {"ro", "rro"} & set(described["options"]):
                 mount.mount_setattr(tree_fd, attr_set=mount.MOUNT_ATTR_RDONLY)
             ops.attach(tree_fd, target, ops.Root(root_fd, {}))
@@ -77,9 +100,7 @@ def mount_below(root: str, described: dict[str, Any]) -> None:
 
 def map_ids(tree_fd: int, described: dict[str, Any]) -> None:
     """Let a detached mount show other owners, as the spec's mount says."""
-    from corral.runtime import forks
-
-    user_ns = forks.user_namespace((described["uidMappings"], described["gidMappings"]))
+    user_ns = idmaps.user_namespace((described["uidMappings"], described["gidMappings"]))
     try:
         mount.mount_setattr(tree_fd, attr_set=mount.MOUNT_ATTR_IDMAP, userns_fd=user_ns)
     finally:
@@ -99,13 +120,13 @@ def replace_own_mounts(spec: dict[str, Any], folder: str) -> None:
         tree_fd = -1
         try:
             tree_fd = tree_of(described, folder_fd)
-            if described.get("uidMappings"):
-                map_ids(tree_fd, described)
             ops.attach(tree_fd, f"/{number}", ops.Root(folder_fd, {}))
         finally:
             os.close(folder_fd)
             if tree_fd >= 0:
                 os.close(tree_fd)
-        kept = ["rbind", "rprivate", "ro"] if described.get("layers") else described["options"]
+        kept = described["options"]
+        if described.get("layers"):
+            kept = ["rbind", "rprivate", *([] if described.get("upper") else ["ro"])]
         replaced = {"destination": described["destination"], "type": "bind", "options": kept}
         spec["mounts"][number] = {**replaced, "source": os.path.join(folder, str(number))}

@@ -6,6 +6,7 @@ import errno
 import os
 
 from corral.linux import namespaces
+from corral.runtime import idmaps
 from corral.runtime import plan as planning
 from corral.runtime.cgroup import Cgroup
 from corral.runtime.failure import Failure
@@ -24,8 +25,8 @@ class Setup:
     __slots__ = (
         "ack_name", "argument_area", "bundle", "cgroup", "container_id", "fifo_name", "id_mappings", "idmap_fds",
         "launch", "listener_path", "namespace_fds", "namespace_paths", "new_flags", "new_keyring", "no_pivot",
-        "oom_score_adj", "pid", "plan", "preserve_fds", "root_path", "rootfs", "second_fork", "spec", "state_dir",
-        "stdio_fds", "time_offsets", "user_ns",
+        "oom_score_adj", "pid", "plan", "preserve_fds", "root_idmap_fd", "root_path", "rootfs", "second_fork", "spec",
+        "state_dir", "stdio_fds", "time_offsets", "user_ns",
     )  # fmt: skip
 
     def __init__(self, container_id: str, bundle: str, spec: dict[str, Any], state_dir: str) -> None:
@@ -36,6 +37,8 @@ class Setup:
         self.state_dir = state_dir
         self.root_path = ""
         self.rootfs: Rootfs | None = None
+        self.root_idmap_fd = -1
+        """A user namespace that has the mappings of `rootfs`."""
         self.cgroup = Cgroup(1, {})
         self.plan = planning.Plan([], [])
         self.stdio_fds: list[int] = []
@@ -51,8 +54,8 @@ class Setup:
         self.time_offsets = ""
         self.oom_score_adj: int | None = (spec.get("process") or {}).get("oomScoreAdj")
         self.id_mappings = (linux.get("uidMappings") or [], linux.get("gidMappings") or [])
-        self.idmap_fds: dict[int, tuple[planning.Bind, int]] = {}
-        """By id() of a bind with mapped ids: the bind, and a user namespace that has the mappings."""
+        self.idmap_fds: dict[int, tuple[planning.Bind | planning.Layers, int]] = {}
+        """By id() of a mount with mapped ids: the operation, and a user namespace that has the mappings."""
         self.namespace_fds: dict[str, int] = {}
         self.namespace_paths: dict[str, str] = {}
         self.new_flags = 0
@@ -94,19 +97,23 @@ class Setup:
                 raise Failure("namespace", error.errno or 0, path, f"cannot join {name} namespace") from error
 
     def open_idmaps(self) -> None:
-        """Make a user namespace for each bind with mapped ids."""
-        from corral.runtime import forks
-
+        """Have a user namespace for the root and for each mount with mapped ids."""
+        if self.rootfs is not None and self.rootfs.mappings:
+            self.root_idmap_fd = idmaps.user_namespace(self.rootfs.mappings)
         for op in self.plan.early:
             if isinstance(op, planning.Bind) and (op.options.idmap or op.options.idmap_container):
-                mappings = op.options.idmap or self.id_mappings
-                self.idmap_fds[id(op)] = (op, forks.user_namespace(mappings))
+                self.idmap_fds[id(op)] = (op, idmaps.user_namespace(op.options.idmap or self.id_mappings))
+            elif isinstance(op, planning.Layers) and op.idmap:
+                self.idmap_fds[id(op)] = (op, idmaps.user_namespace(op.idmap))
 
     def close_namespaces(self) -> None:
         """Close what `open_namespaces` and `open_idmaps` opened."""
         for _, fd in self.idmap_fds.values():
             os.close(fd)
         self.idmap_fds = {}
+        if self.root_idmap_fd >= 0:
+            os.close(self.root_idmap_fd)
+            self.root_idmap_fd = -1
         for fd in self.namespace_fds.values():
             os.close(fd)
         self.namespace_fds = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 class Control:
     """What can be done to a container without its spec; `whole` is for the rest."""
 
-    __slots__ = ("_command", "_group", "_id", "_pid")
+    __slots__ = ("_command", "_device_rules", "_group", "_id", "_pid")
 
     def __init__(self, message: dict[str, Any], created: dict[str, Any]) -> None:
         """`message` asked for the container, `created` is what its creation answered."""
         self._id = message["id"]
         self._command: list[str] | None = message["runtime"]
         self._pid = created["pid"]
+        self._device_rules: list[dict[str, Any]] | None = None  # the spec's, until they are changed
         self._group = cgroup.Cgroup(created["version"], created["paths"])
 
     def whole(self) -> library.Container | foreign.Container:
@@ -57,6 +59,29 @@ class Control:
     def update(self, resources: dict[str, Any]) -> None:
         """Apply a `linux.resources` object on top of the present limits."""
         cgroup.apply(self._group, resources, update=True)
+
+    def allow_device(self, rule: dict[str, Any]) -> None:
+        """One more `linux.resources.devices` rule; there is no moment in which another does not hold."""
+        self._set_device_rules([*self._present_device_rules(), rule])
+
+    def disallow_device(self, rule: dict[str, Any]) -> None:
+        """Take one such rule back; what others allow stays allowed."""
+        rules = self._present_device_rules()
+        if rule in rules:
+            place = rules.index(rule)
+            self._set_device_rules(rules[:place] + rules[place + 1 :])
+
+    def _present_device_rules(self) -> list[dict[str, Any]]:
+        if self._device_rules is None:
+            made = self.whole()
+            if not isinstance(made, library.Container):
+                raise Failure("device", errno.EOPNOTSUPP, "", "another OCI runtime has made the container")
+            self._device_rules = list(made.spec["linux"]["resources"]["devices"])
+        return self._device_rules
+
+    def _set_device_rules(self, after: list[dict[str, Any]]) -> None:
+        cgroup.change_devices(self._group, self._present_device_rules(), after)
+        self._device_rules = after
 
     def stats(self) -> dict[str, Any]:
         """Raw numbers of the cgroup."""

@@ -3,9 +3,9 @@
 The daemon is large and has threads, so it never forks; it asks this process, which has everything a shim needs
 already imported.  A fork takes about a millisecond and shares nearly all of its memory.
 
-Control socket: frames of `corral.shim.protocol`; `{"seccomp": FILTER}` says which filter most containers will have,
-`{"directory": PATH}`, with the shim's end of a socket pair, asks for a shim.  The launcher ends when the control
-socket closes; shims go on.
+Control socket: frames of `corral.shim.protocol`; `{"seccomp": FILTER, "mappings": MAPPINGS}` says which filter and
+which mappings of users most containers will have, `{"directory": PATH}`, with the shim's end of a socket pair, asks
+for a shim.  The launcher ends when the control socket closes; shims go on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
             return
         for message, descriptors in decoder.feed(*received):
             if "seccomp" in message:
-                shim.warm_up(message["seccomp"])
+                shim.warm_up(message["seccomp"], message["mappings"])
                 gc.collect()
                 gc.freeze()  # what exists now is never looked at by the collector, so its pages stay shared
                 continue

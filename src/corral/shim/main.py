@@ -17,12 +17,13 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import struct
 import termios
 import time
 
 from corral.linux import files, processes
-from corral.runtime import bpf, livemounts, rootmount
+from corral.runtime import bpf, idmaps, livedevices, livemounts, rootmount
 from corral.runtime import container as library
 from corral.runtime.failure import Failure
 from corral.shim import control, foreign, frames, logs, protocol, work
@@ -37,9 +38,14 @@ if TYPE_CHECKING:
 _OUTPUT_AFTER_EXIT_S = 2.0  # how long output is awaited after its process has exited, as Docker waits
 
 
-def warm_up(seccomp: dict[str, Any]) -> None:
-    """Do what every container needs once, so that every fork of the caller shares it; `seccomp` is the usual filter."""
+def warm_up(seccomp: dict[str, Any], mappings: idmaps.Mappings | None) -> None:
+    """Do what every container needs once, so that every fork of the caller shares it.
+
+    `seccomp` is the usual filter, `mappings` those of a daemon that remaps users.
+    """
     bpf.compile_cached(seccomp, os.uname().machine)
+    if mappings:
+        idmaps.keep((mappings[0], mappings[1]))
 
 
 class _Process:
@@ -73,6 +79,7 @@ class Shim:
         self._execs: dict[str, _Process] = {}
         self._exit: dict[str, Any] | None = None
         self._started = False
+        self._paused = False
         self._gone = False
         self._log_watched = False
         self._take_connection(connection)
@@ -88,6 +95,7 @@ class Shim:
         return {
             "pid": self._main.pid if self._main else -1,
             "started": self._started,
+            "paused": self._paused,
             "exit": self._exit,
             "execs": {name: process.pid for name, process in self._execs.items()},
         }
@@ -98,6 +106,7 @@ class Shim:
         streams = self._new_streams(message, logs.open_log(message["log"]), on_log=self._log_grew)
         process = _Process(streams)
         ours, theirs = _open_stdio(message["terminal"], stdin=message["stdin"], outputs=["stdout", "stderr"])
+        _give_away(theirs, message["rootfs"]["mappings"])
         worker = work.Worker(lambda: _creation(message, theirs))
         try:
             values, console = worker.next()
@@ -143,6 +152,7 @@ class Shim:
         client = message["client"]
         outputs = client["outputs"] if client else []
         ours, theirs = _open_stdio(message["terminal"], stdin=message["stdin"], outputs=outputs)
+        _give_away(theirs, self._settings["rootfs"]["mappings"])
         container = self._container
         try:
             values, console = work.run(lambda: _joining(container, message, theirs))
@@ -176,12 +186,14 @@ class Shim:
         """Freeze every process."""
         assert self._container is not None
         self._container.pause()
+        self._paused = True
         return {}
 
     def resume(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Thaw every process."""
         assert self._container is not None
         self._container.resume()
+        self._paused = False
         return {}
 
     def update(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
@@ -193,13 +205,33 @@ class Shim:
     def mount(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Do a mount of a spec in the running container."""
         pid = self._main.pid if self._main is not None else -1
-        work.run(lambda: _mounting(pid, message["mount"]))
+        work.run(lambda: _mounting(pid, message["mount"], self._settings["rootfs"]["mappings"]))
         return {}
 
     def unmount(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Undo one."""
         pid = self._main.pid if self._main is not None else -1
         work.run(lambda: _unmounting(pid, message["target"]))
+        return {}
+
+    def add_device(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Give the running container an OCI device: its node, and the right to use it (`access`)."""
+        assert self._container is not None
+        pid, device = self._main.pid if self._main is not None else -1, message["device"]
+        self._container.allow_device(_rule(device))
+        try:
+            work.run(lambda: _making(pid, device, self._settings["rootfs"]["mappings"]))
+        except Failure:
+            self._container.disallow_device(_rule(device))
+            raise
+        return {}
+
+    def remove_device(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Take it away."""
+        assert self._container is not None
+        pid, device = self._main.pid if self._main is not None else -1, message["device"]
+        self._container.disallow_device(_rule(device))
+        work.run(lambda: _unmaking(pid, device))
         return {}
 
     def stats(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
@@ -230,12 +262,13 @@ class Shim:
     def hold(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Mount the file system of a container that does not run, for as long as this connection lasts."""
         rootmount.leave_host()
-        fields = message["rootfs"]
-        rootmount.mount_root(
-            library.Rootfs(fields["lower"], fields["upper"], fields["work"], fields["options"]), "rootfs"
-        )
-        for described in message["mounts"]:
-            rootmount.mount_below("rootfs", described)
+        rootfs = _rootfs(message["rootfs"])
+        rootmount.mount_root(rootfs, "rootfs")
+        if rootfs.mappings:
+            with idmaps.owner(rootfs.mappings):
+                _mount_below(message["mounts"])
+        else:
+            _mount_below(message["mounts"])
         return {"pid": os.getpid()}
 
     def clean_up(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
@@ -443,7 +476,7 @@ class Shim:
 _VERBS = {
     verb: getattr(Shim, verb)
     for verb in (
-        "hello create start attach exec resize kill pause resume update mount unmount "
+        "hello create start attach exec resize kill pause resume update mount unmount add_device remove_device "
         "stats pids sync watch_log abandon hold clean_up"
     ).split()
 }
@@ -455,11 +488,19 @@ def serve(connection: socket.socket) -> None:
     Shim(connection).run()
 
 
+def _rootfs(fields: dict[str, Any]) -> library.Rootfs:
+    return library.Rootfs(fields["lower"], fields["upper"], fields["work"], fields["options"], fields["mappings"])
+
+
+def _mount_below(mounts: list[dict[str, Any]]) -> None:
+    for described in mounts:
+        rootmount.mount_below("rootfs", described)
+
+
 def _creation(message: dict[str, Any], stdio: list[int]) -> Iterator[work.Step]:
     """In a worker: create the container, then start it."""
     with open("config.json", "rb") as file:
         spec = json.load(file)
-    rootfs = message["rootfs"]
     create = foreign.create if message["runtime"] else library.create
     container, console = create(
         message["id"],
@@ -467,7 +508,7 @@ def _creation(message: dict[str, Any], stdio: list[int]) -> Iterator[work.Step]:
         spec=spec,
         state_dir=os.path.abspath("state"),
         stdio=library.Stdio(*stdio) if stdio else library.Stdio(),
-        rootfs=library.Rootfs(rootfs["lower"], rootfs["upper"], rootfs["work"], rootfs["options"]),
+        rootfs=_rootfs(message["rootfs"]),
         user=message["user"],
         groups=tuple(message["groups"]),
         **({"command": message["runtime"]} if message["runtime"] else {}),
@@ -486,9 +527,9 @@ def _joining(container: control.Control, message: dict[str, Any], stdio: list[in
     yield {"pid": pid}, console
 
 
-def _mounting(pid: int, described: dict[str, Any]) -> Iterator[work.Step]:
+def _mounting(pid: int, described: dict[str, Any], mappings: idmaps.Mappings | None) -> Iterator[work.Step]:
     """In a worker: which leaves the host's mounts."""
-    livemounts.add(pid, described)
+    livemounts.add(pid, described, mappings)
     yield {}, -1
 
 
@@ -496,6 +537,23 @@ def _unmounting(pid: int, target: str) -> Iterator[work.Step]:
     """In a worker, likewise."""
     livemounts.remove(pid, target)
     yield {}, -1
+
+
+def _making(pid: int, device: dict[str, Any], mappings: idmaps.Mappings | None) -> Iterator[work.Step]:
+    """In a worker, likewise."""
+    livedevices.add(pid, device, mappings)
+    yield {}, -1
+
+
+def _unmaking(pid: int, device: dict[str, Any]) -> Iterator[work.Step]:
+    """In a worker, likewise."""
+    livedevices.remove(pid, device)
+    yield {}, -1
+
+
+def _rule(device: dict[str, Any]) -> dict[str, Any]:
+    """What the specification says of the right to use a device."""
+    return {"allow": True, **{name: device[name] for name in ("type", "major", "minor", "access")}}
 
 
 def _nothing() -> None:
@@ -516,6 +574,16 @@ def _open_stdio(terminal: bool, *, stdin: bool, outputs: list[str]) -> tuple[lis
         if name != "stdin":
             _enlarge(read)
     return ours, theirs
+
+
+def _give_away(theirs: list[int], mappings: idmaps.Mappings | None) -> None:
+    """Pipes belong to the container's root, or with a user namespace nobody inside could open /dev/stdout."""
+    if not mappings:
+        return
+    owner = idmaps.to_host(0, mappings[0]), idmaps.to_host(0, mappings[1])
+    for fd in theirs:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            os.fchown(fd, *owner)
 
 
 def _enlarge(pipe: int) -> None:

@@ -11,7 +11,8 @@ import stat
 from collections.abc import Iterator
 
 from corral.linux import files
-from corral.store import tar, tarwriter
+from corral.oci.idmap import IdMap
+from corral.store import filecaps, tar, tarwriter
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -25,13 +26,16 @@ _KINDS = {
 }
 
 
-def pack(root_fd: int, path: str, name: str, *, one_file_system: bool = False) -> Iterator[bytes]:
+def pack(
+    root_fd: int, path: str, name: str, *, one_file_system: bool = False, ids: IdMap | None = None
+) -> Iterator[bytes]:
     """The tar of `path` below `root_fd`, its members named `name` and `name/...`; "" leaves the top itself out.
 
     The last component of `path` is not followed when it is a symlink.  With `one_file_system`, a directory where
-    something else is mounted is packed empty.  Raises OSError when `path` does not exist.
+    something else is mounted is packed empty.  With `ids`, owners are written as a container with these sees them.
+    Raises OSError when `path` does not exist.
     """
-    packer = Packer(one_file_system=one_file_system)
+    packer = Packer(one_file_system=one_file_system, ids=ids)
     parent, _, leaf = path.strip("/").rpartition("/")
     leaf = leaf or "."
     fd = files.openat2(root_fd, parent or ".", os.O_RDONLY | os.O_DIRECTORY)
@@ -45,10 +49,11 @@ def pack(root_fd: int, path: str, name: str, *, one_file_system: bool = False) -
 class Packer:
     """Collects members into pieces of about 256 KiB."""
 
-    def __init__(self, *, one_file_system: bool = False) -> None:
+    def __init__(self, *, one_file_system: bool = False, ids: IdMap | None = None) -> None:
         self._out = bytearray()
         self._links: dict[tuple[int, int], str] = {}
         self._one_file_system = one_file_system
+        self._ids = ids
 
     def rest(self) -> bytes:
         """What has been collected and not yet been yielded."""
@@ -85,10 +90,12 @@ class Packer:
             for fd, _, _ in stack:
                 os.close(fd)
 
-    def directory(self, fd: int, name: str) -> None:
-        """The member for an opened directory."""
-        entry = describe(os.fstat(fd), name)
-        entry.xattrs = xattrs(fd)
+    def directory(self, fd: int, name: str, *, covered: bool = False) -> None:
+        """The member for an opened directory; `covered` if what is seen is mounted over it."""
+        entry = self._describe(os.fstat(fd), name)
+        if covered and self._ids:
+            entry.uid = entry.gid = 0  # the owner of a file system of the host's kernel says nothing of what it covers
+        entry.xattrs = self._xattrs(fd)
         self._out += tarwriter.header(entry)
 
     def _enter(
@@ -99,9 +106,10 @@ class Packer:
         except FileNotFoundError:
             return None
         try:
+            covered = self._one_file_system and os.fstat(fd).st_dev != device
             if name:
-                self.directory(fd, name)
-            if self._one_file_system and os.fstat(fd).st_dev != device:
+                self.directory(fd, name, covered=covered)
+            if covered:
                 children = []
             else:
                 with os.scandir(fd) as found:
@@ -126,7 +134,7 @@ class Packer:
             status = os.stat(leaf, dir_fd=directory, follow_symlinks=False)
             if stat.S_IFMT(status.st_mode) not in _KINDS:  # sockets cannot be archived
                 return
-            entry = self._special(status, describe(status, name))
+            entry = self._special(status, self._describe(status, name))
             if entry.type == tar.SYMLINK:
                 entry.linkname = os.readlink(leaf, dir_fd=directory)
             if entry.type == tar.REGULAR or not self._linked(status, entry):
@@ -140,10 +148,10 @@ class Packer:
 
     def _file(self, fd: int, name: str) -> Iterator[bytes]:
         status = os.fstat(fd)
-        entry = describe(status, name)
+        entry = self._describe(status, name)
         if self._linked(status, entry):
             return
-        entry.xattrs = xattrs(fd)
+        entry.xattrs = self._xattrs(fd)
         size = entry.size = entry.real_size = status.st_size
         self._out += tarwriter.header(entry)
         left = size
@@ -157,6 +165,18 @@ class Packer:
             if left and len(self._out) >= _PIECE:
                 yield self.rest()
         self._out += bytes(-size % tar.BLOCK)
+
+    def _describe(self, status: os.stat_result, name: str) -> tar.Entry:
+        entry = describe(status, name)
+        if self._ids:
+            entry.uid, entry.gid = self._ids.to_container(entry.uid, entry.gid)
+        return entry
+
+    def _xattrs(self, fd: int) -> dict[str, bytes]:
+        found = xattrs(fd)
+        if self._ids and filecaps.XATTR in found:
+            found[filecaps.XATTR] = filecaps.seen_inside(found[filecaps.XATTR], self._ids)
+        return found
 
     def _linked(self, status: os.stat_result, entry: tar.Entry) -> bool:
         """Write a hard link if this inode is in the archive already."""

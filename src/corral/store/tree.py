@@ -20,7 +20,8 @@ from typing import Self
 
 from corral.errors import InvalidParameter, System
 from corral.linux import files
-from corral.store import tar
+from corral.oci.idmap import IdMap
+from corral.store import filecaps, tar
 
 _OPEN_DIRECTORIES_MAX = 200
 _SYMLINK_DEPTH_MAX = 40
@@ -63,9 +64,13 @@ class DirectoryInTheWay(InvalidParameter):
 
 @dataclass(frozen=True, slots=True)
 class UnpackOptions:
-    """`owner` replaces every member's; `keep_kind` refuses to swap a directory and something else."""
+    """`owner` replaces every member's; `keep_kind` refuses to swap a directory and something else.
+
+    `ids` are of the container whose files these are, seen from the host; members and `owner` have the container's.
+    """
 
     owner: tuple[int, int] | None = None
+    ids: IdMap | None = None
     keep_kind: bool = False
     umask_is_zero: bool = False
 
@@ -198,7 +203,7 @@ class Unpacker:
     def _describe_directory(self, path: str, name: str, directory: int, entry: tar.Entry) -> None:
         fd = os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         try:
-            owner = self._options.owner or (entry.uid, entry.gid)
+            owner = self._owner_of(entry)
             os.fchown(fd, *owner)
             os.fchmod(fd, entry.mode & 0o7777)
             if entry.xattrs:
@@ -218,7 +223,7 @@ class Unpacker:
             self._make_special(path, name, directory, entry)
         if entry.type == tar.HARD_LINK:
             return
-        owner = self._options.owner or (entry.uid, entry.gid)
+        owner = self._owner_of(entry)
         os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
         if entry.type != tar.SYMLINK:
             os.chmod(name, entry.mode & 0o7777, dir_fd=directory)
@@ -248,10 +253,14 @@ class Unpacker:
         source_directory = self._parent(target)[0]
         os.link(source, name, src_dir_fd=source_directory, dst_dir_fd=directory, follow_symlinks=False)
 
+    def _owner_of(self, entry: tar.Entry) -> tuple[int, int]:
+        owner = self._options.owner or (entry.uid, entry.gid)
+        return self._options.ids.to_host(*owner) if self._options.ids else owner
+
     # --- attributes ------------------------------------------------------------------------------------------
 
     def _set_owner_and_mode(self, fd: int, entry: tar.Entry, group_inherited: bool) -> None:
-        uid, gid = self._options.owner or (entry.uid, entry.gid)
+        uid, gid = self._owner_of(entry)
         if uid or gid or group_inherited or not self._is_root:
             os.fchown(fd, uid, gid)
             os.fchmod(fd, entry.mode & 0o7777)  # chown clears the set-id bits, so the mode comes second
@@ -263,6 +272,8 @@ class Unpacker:
             # overlayfs takes orders from these (redirect, opaque, metacopy): an archive may not give any.
             if name.startswith(("trusted.overlay.", "user.overlay.")):
                 continue
+            if self._options.ids and name == filecaps.XATTR:
+                value = filecaps.seen_outside(value, self._options.ids)
             try:
                 os.setxattr(fd, name, value)
             except OSError as error:

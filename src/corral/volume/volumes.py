@@ -1,6 +1,7 @@
 """Volumes: the local driver's, a folder per volume below the data root, and those of plugins.
 
 volumes/NAME/_data      what containers see; the place people look into
+volumes/NAME/snapshots  see `volume.snapshots`
 volumes/.new-*/_data    a volume that is being filled; nobody knows it yet
 
 A local volume with `type` and `device` is mounted at its `_data` while a container has it, as in Docker: containers
@@ -24,6 +25,7 @@ from typing import Any
 import msgspec
 
 from corral.errors import Conflict, CorralError, InvalidParameter, NotFound
+from corral.linux import quota
 from corral.store.db import Database, Statement
 from corral.volume import hostmounts, local
 from corral.volume.plugins import Plugin, PluginError, Plugins, UnknownVolumeDriver
@@ -75,6 +77,13 @@ class VolumeInUse(Conflict):
         super().__init__(f"{verb} {name}: volume is in use - [{', '.join(users)}]")
 
 
+class Snapshot(msgspec.Struct, frozen=True):
+    """A named moment of a volume; `volume.snapshots` has the files."""
+
+    name: str
+    created: str
+
+
 class Volume(msgspec.Struct):
     """One volume."""
 
@@ -84,6 +93,7 @@ class Volume(msgspec.Struct):
     options: dict[str, str]
     driver: str = LOCAL
     moved_from: str = ""  # the folder that is about to become this volume's
+    snapshots: list[Snapshot] = msgspec.field(default_factory=list)
 
     @property
     def anonymous(self) -> bool:
@@ -117,10 +127,15 @@ def now() -> str:
 class Volumes:
     """Every volume of this daemon."""
 
-    def __init__(self, db: Database, root: str, plugins: Plugins | None = None) -> None:
+    def __init__(
+        self, db: Database, root: str, plugins: Plugins | None = None, owner: tuple[int, int] | None = None
+    ) -> None:
+        """`owner` is the container's root, if it is not the host's: new volumes are its own."""
         self._db = db
+        self._owner = owner
         self._root = os.path.join(root, "volumes")
         os.makedirs(self._root, mode=0o701, exist_ok=True)
+        self._has_quotas = quota.is_enforced(self._root)
         self.plugins = plugins or Plugins()
         self._volumes = {
             volume.name: volume for (row,) in db.read("SELECT record FROM volume") for volume in [_decoder.decode(row)]
@@ -179,6 +194,15 @@ class Volumes:
         """Where a local volume's files are."""
         return os.path.join(self._root, name, "_data")
 
+    def _make_folder(self, name: str, options: dict[str, str]) -> None:
+        folder = self.folder(name)
+        if not os.path.isdir(folder):
+            os.makedirs(folder, mode=0o755)
+            if self._owner:
+                os.chown(folder, *self._owner)
+            if size := local.check_options(options):
+                quota.limit(folder, size)
+
     async def described(self, volume: Volume) -> dict[str, Any]:
         """What the driver says of it: `Mountpoint`, `Scope`, perhaps `Status` and `CreatedAt`."""
         if volume.driver == LOCAL:
@@ -224,7 +248,7 @@ class Volumes:
                 return known, False
         volume = Volume(name, now(), labels, options, driver or LOCAL)
         if volume.driver == LOCAL:
-            os.makedirs(self.folder(name), mode=0o755, exist_ok=True)
+            self._make_folder(name, options)
         else:
             plugin = await self._plugin(volume.driver)
             try:
@@ -244,7 +268,7 @@ class Volumes:
             size = local.check_options(options)
         except local.InvalidOption as error:
             raise InvalidVolume(f"create {name}: {error}") from error
-        if size:
+        if size and not self._has_quotas:
             raise InvalidVolume(f"create {name}: quota size requested but no quota support")
 
     async def _keep(self, volume: Volume) -> None:
@@ -280,19 +304,35 @@ class Volumes:
     def _delete_files(self, name: str) -> None:
         if hostmounts.is_mounted(self.folder(name)):
             hostmounts.unmount(self.folder(name))  # what is mounted is not ours to delete
+        self._lift_quota(name)
         shutil.rmtree(os.path.join(self._root, name), ignore_errors=True)
+
+    def _lift_quota(self, name: str) -> None:
+        if self._has_quotas and os.path.isdir(self.folder(name)):
+            quota.lift(self.folder(name))
 
     # --- whole volumes ---------------------------------------------------------------------------------------
 
-    def stage(self) -> str:
-        """A place for the files of a volume to come; `folder` says where it is."""
+    def stage(self, options: dict[str, str] | None = None) -> str:
+        """A place for the files of a volume to come, as large as `options` say; `folder` says where it is."""
         staged = f"{_STAGED}{secrets.token_hex(8)}"
-        os.makedirs(self.folder(staged), mode=0o755)
+        self._make_folder(staged, options or {})
         return staged
 
     def discard(self, staged: str) -> None:
         """Drop what was staged."""
+        self._lift_quota(staged)
         shutil.rmtree(os.path.join(self._root, staged), ignore_errors=True)
+
+    def lock(self, name: str) -> asyncio.Lock:
+        """Held by whoever changes a volume."""
+        return self._locks[name]
+
+    async def save(self, volume: Volume, snapshots: list[Snapshot]) -> None:
+        """Keep a volume with these snapshots."""
+        changed = msgspec.structs.replace(volume, snapshots=snapshots)
+        await asyncio.wrap_future(self._db.submit(self._update(changed)))
+        self._volumes[volume.name] = changed
 
     def check_new(self, name: str) -> None:
         """Raise unless a local volume may have this name and none has."""
@@ -319,7 +359,7 @@ class Volumes:
             if users or self._holders[name]:
                 raise VolumeInUse(name, users or sorted(self._holders[name]), "rename")
             self.check_new(new_name)
-            volume = Volume(new_name, old.created, old.named_labels, old.options, moved_from=name)
+            volume = msgspec.structs.replace(old, name=new_name, labels=old.named_labels, moved_from=name)
             self._volumes[new_name] = volume
             try:
                 await asyncio.wrap_future(self._db.submit(_deletion(name), self._insertion(volume)))

@@ -285,6 +285,7 @@ class HostConfig(Resources):
     depends_on: list[str] | None = None  # beyond Docker: NAME[:started|healthy|completed]
     secrets: list[VaultFile] | None = None
     configs: list[VaultFile] | None = None
+    from_snapshot: str = ""  # beyond Docker: CONTAINER@SNAPSHOT that the file system starts as
 
 
 class EndpointIPAMConfig(Wire):
@@ -334,6 +335,12 @@ class UpdateRequest(Resources):
     port_add: dict[str, list[PortBinding] | None] | None = None
     port_remove: list[str] | None = None
     egress: list[str] | None = None  # in place of HostConfig.Egress; [] or ["any"] lifts the list
+
+
+class SnapshotRequest(Wire):
+    """The body of `POST /containers/{id}/snapshots`, beyond Docker."""
+
+    name: str = ""
 
 
 class ExecRequest(Wire):

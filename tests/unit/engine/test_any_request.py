@@ -69,7 +69,7 @@ def become_spec(body: dict[str, Any]) -> dict[str, Any]:
     defaults.fill_host(host, shm_size=1 << 26, log=LogConfig(type="json-file"), runtime="corral", init=False)
     defaults.check_host(host, cpus=2)
     logdrivers.check(host.log_config)
-    unsupported.check(host, confining=frozenset())
+    unsupported.check(host, confining=frozenset(), quotas=False)
     record = Container(
         id="c" * 64, name="n", created_ns=0, image_id="", image_ref="", layers="",
         config=ContainerConfig(**{name: getattr(request, name) for name in ContainerConfig.__struct_fields__}),

@@ -178,11 +178,11 @@ def test_stop_timeouts() -> None:
 )
 def test_nothing_is_ignored_silently(fields: dict[str, Any]) -> None:
     with pytest.raises(NotSupported):
-        unsupported.check(HostConfig(**fields), confining=frozenset())
+        unsupported.check(HostConfig(**fields), confining=frozenset(), quotas=False)
 
 
 def test_options_that_ask_for_nothing_special_pass() -> None:
-    unsupported.check(HostConfig(), confining=frozenset())
+    unsupported.check(HostConfig(), confining=frozenset(), quotas=False)
 
 
 def test_what_the_kernel_cannot_limit_is_dropped_with_a_warning() -> None:
@@ -205,8 +205,8 @@ def test_what_the_kernel_cannot_limit_is_dropped_with_a_warning() -> None:
 def test_profiles_are_refused_where_the_kernel_would_enforce_them() -> None:
     for options, module in ((["apparmor=mine"], "apparmor"), (["label:type:x_t"], "selinux")):
         host = HostConfig(security_opt=options)
-        unsupported.check(host, confining=frozenset())
+        unsupported.check(host, confining=frozenset(), quotas=False)
         with pytest.raises(NotSupported):
-            unsupported.check(host, confining=frozenset({module}))
+            unsupported.check(host, confining=frozenset({module}), quotas=False)
     harmless = HostConfig(security_opt=["apparmor=unconfined", "label=disable", "seccomp=unconfined"])
-    unsupported.check(harmless, confining=frozenset({"apparmor", "selinux"}))
+    unsupported.check(harmless, confining=frozenset({"apparmor", "selinux"}), quotas=False)

@@ -127,9 +127,9 @@ def test_tmpfs_options_replace_their_opposites() -> None:
 def test_sources_are_made_for_v_and_refused_for_mount(tmp_path: Path) -> None:
     missing = str(tmp_path / "a" / "b")
     with pytest.raises(InvalidMount):
-        prepare_sources([MountPoint("bind", missing, "/b", from_spec=True)])
+        prepare_sources([MountPoint("bind", missing, "/b", from_spec=True)], None)
     assert not (tmp_path / "a").exists()
-    prepare_sources([MountPoint("bind", missing, "/b")])
+    prepare_sources([MountPoint("bind", missing, "/b")], None)
     assert (tmp_path / "a" / "b").is_dir()
 
 

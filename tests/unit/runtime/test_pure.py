@@ -296,3 +296,29 @@ def test_flags_in_every_spelling() -> None:
 def test_wrong_flags(words: list[str]) -> None:
     with pytest.raises(arguments.UsageError):
         arguments.parse(words, {"root": True, "all": False}, {})
+
+
+_PICKS = st.lists(
+    st.fixed_dictionaries({
+        "allow": st.just(True), "type": st.sampled_from("bc"), "major": st.integers(1, 2), "minor": st.integers(1, 2),
+        "access": st.sampled_from(["r", "w", "rw", "rwm"]),
+    }),
+    max_size=5,
+)  # fmt: skip
+
+
+@given(before=_PICKS, after=_PICKS, base=st.booleans())
+def test_what_differs_leads_from_some_device_rules_to_others(
+    before: list[dict[str, Any]], after: list[dict[str, Any]], base: bool
+) -> None:
+    first = {"allow": base}
+    old, new = (resources.device_rules([first, *rules], defaults=False) for rules in (before, after))
+    assert old is not None and new is not None
+    reached = {key: set(access) for key, access in old.exceptions.items()}
+    for controller, file, text in resources.device_changes(old, new):
+        kind, numbers, access = text.split()
+        key = (kind, *map(int, numbers.split(":")))
+        assert controller == "devices" and file in ("devices.allow", "devices.deny")
+        held = reached.setdefault(key, set())  # type: ignore[arg-type]
+        held ^= set(access)
+    assert {key: access for key, access in reached.items() if access} == new.exceptions

@@ -8,7 +8,7 @@ import pytest
 
 from corral.oci.digest import ChainID
 from corral.store.db import Database
-from corral.store.snapshots import NoSuchSnapshot, SnapshotExists, Snapshots, disk_usage
+from corral.store.snapshots import Change, NoSuchSnapshot, SnapshotExists, Snapshots, TooDeep, disk_usage
 
 A, B = ChainID("sha256:" + "a" * 64), ChainID("sha256:" + "b" * 64)
 
@@ -140,3 +140,72 @@ def test_disk_usage_counts_a_linked_file_once(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     usage = disk_usage(str(tmp_path))
     assert (usage.bytes, usage.inodes) == (5000, 3)
+
+
+def commit(store: Store, change: Change) -> None:
+    store.db.submit(*change.statements).result()
+    change.done()
+
+
+def test_freezing_copies_nothing_and_leaves_an_empty_directory_on_top(store: Store) -> None:
+    store.layer(A, None)
+    old = store.snapshots.prepare("c", A)
+    os.chmod(old.upper, 0o1751)
+    Path(old.upper, "written").write_text("w")
+    commit(store, store.snapshots.freeze("c", "c@1"))
+    new = store.snapshots.mounts("c")
+    assert new.lower == (old.upper, *old.lower) and os.listdir(new.upper) == []
+    assert os.stat(new.upper).st_mode & 0o7777 == 0o1751
+    assert store.snapshots.own("c") == (new.upper, old.upper)
+    assert store.snapshots.parent("c") == A and store.snapshots.used_chains() == {A}
+    store.close()
+    store.open()
+    assert store.snapshots.mounts("c") == new
+
+
+def test_an_undone_change_leaves_nothing(store: Store) -> None:
+    store.snapshots.prepare("c", None)
+    before = store.directories(), store.snapshots.mounts("c")
+    store.snapshots.freeze("c", "c@1").undo()
+    store.snapshots.duplicate("c", "c@1").undo()
+    assert (store.directories(), store.snapshots.mounts("c")) == before
+    with pytest.raises(NoSuchSnapshot):
+        store.snapshots.rewind("c", "c@1")
+
+
+def test_a_committed_snapshot_lives_while_it_is_named_or_used(store: Store) -> None:
+    store.layer(A, None)
+    store.snapshots.prepare("c", A)
+    commit(store, store.snapshots.freeze("c", "c@1"))
+    commit(store, store.snapshots.freeze("c", "c@2"))
+    store.snapshots.prepare("fork", "c@2")
+    commit(store, store.snapshots.forget(["c@1", "c@2"]))
+    store.snapshots.remove("c")
+    assert set(store.snapshots.committed()) == {"c@1", "c@2"}
+    store.snapshots.remove("fork")
+    assert store.snapshots.committed() == {}
+    store.close()
+    store.open()
+    assert store.directories() == [os.path.basename(os.path.dirname(store.snapshots.layer_directory(A)))]
+
+
+def test_a_crash_before_it_was_dropped_is_made_up_for(store: Store) -> None:
+    store.snapshots.prepare("c", None)
+    commit(store, store.snapshots.freeze("c", "c@1"))
+    store.db.submit(*store.snapshots.forget(["c@1"]).statements, store.snapshots.removal("c")).result()
+    store.close()
+    store.open()
+    assert store.directories() == [] and store.snapshots.committed() == {}
+
+
+def test_only_so_many_layers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corral.store.snapshots._DEPTH_MAX", 3)
+    store.snapshots.prepare("c", None)
+    for number in range(3):
+        commit(store, store.snapshots.freeze("c", f"c@{number}"))
+    before = store.directories()
+    with pytest.raises(TooDeep):
+        store.snapshots.freeze("c", "c@3")
+    with pytest.raises(TooDeep):
+        store.snapshots.duplicate("c", "c@3")
+    assert store.directories() == before
