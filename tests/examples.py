@@ -26,6 +26,8 @@ SETUP: list[tuple[str, str, list[str]]] = [
         "echo secret > password.txt; echo other > new.txt", "corral config create app.yaml password.txt",
     ]),
     ("docs/beyond-docker.md", "corral mount add", [_WEB, "mkdir -p /srv/more"]),
+    ("docs/beyond-docker.md", "corral run -d --name worker --egress", [_NETWORK]),
+    ("docs/beyond-docker.md", "corral traffic", ["docker run -d --name app app"]),
     ("docs/beyond-docker.md", "", [_WEB]),
     ("docs/build.md", "", ["echo FROM busybox > Dockerfile"]),
     ("docs/cli.md", "corral context create", ["touch ca.pem cert.pem key.pem"]),
@@ -36,6 +38,7 @@ SETUP: list[tuple[str, str, list[str]]] = [
     ("docs/networking.md", "docker network connect", [_WEB, _NETWORK]),
     ("docs/networking.md", "docker run --network name=app", [_WEB, _NETWORK]),
     ("docs/networking.md", "corral port add", [_WEB]),
+    ("docs/networking.md", "corral traffic", [_WEB]),
 ]  # fmt: skip
 
 # What stands for an ellipsis at the end of a command, or for the command of the image before it.
@@ -49,6 +52,8 @@ NOT_RUN: dict[str, str] = {
     "corrald ": "starts a daemon",
     "export DOCKER_HOST": "it is set",
     "docker logs -f web": "goes on; test_docker_containers.py follows logs",
+    "docker run --rm debian getent hosts db": "needs a daemon with bridge-names; test_egress.py has one",
+    "corral egress log -f": "goes on; test_egress.py follows a log",
     "docker exec -it": "needs a terminal; test_docker_terminal.py has one",
     "registry serve": "goes on; test_registry_server.py serves",
     "127.0.0.1:5000": "needs a registry; test_registries.py has one",
@@ -60,7 +65,7 @@ NOT_RUN: dict[str, str] = {
     "--gpus all": "no such device; test_cdi.py",
     "--runtime crun": "not every crun takes this machine's cgroups; test_runtimes.py",
     "linux/arm64": "needs images of two platforms; test_image_parts.py",
-    "example.org": "no such host; test_docker_image_archives.py imports from a URL",
+    "https://example.org": "no such host; test_docker_image_archives.py imports from a URL",
     "registry.example": "no such host; test_registries.py has registries",
     "corral image gc": "needs a policy; test_image_upkeep.py has one",
     "docker pull debian": "needs Docker Hub; test_registries.py pulls",
