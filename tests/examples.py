@@ -55,6 +55,7 @@ NOT_RUN: dict[str, str] = {
     "docker run --rm debian getent hosts db": "needs a daemon with bridge-names; test_egress.py has one",
     "corral egress log -f": "goes on; test_egress.py follows a log",
     "docker exec -it": "needs a terminal; test_docker_terminal.py has one",
+    "corral volume import data -": "from one daemon to another; test_volume_files.py",
     "registry serve": "goes on; test_registry_server.py serves",
     "127.0.0.1:5000": "needs a registry; test_registries.py has one",
     "podman --runtime": "test_podman_runtime.py",
