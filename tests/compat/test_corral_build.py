@@ -77,6 +77,15 @@ def test_a_build_and_its_display(daemon: Daemon, tmp_path: Path) -> None:
     assert daemon.docker("rmi", "native:one").returncode == 0
 
 
+def test_nothing_but_a_base_gets_names(daemon: Daemon, tmp_path: Path) -> None:
+    place = files(tmp_path, Dockerfile=f"FROM {IMAGE}\n")
+    names = ("corral.test/plain", "plain", "plain:2", "localhost:5000/plain")
+    built(daemon, *(word for name in names for word in ("-t", name)), place)
+    for name in names:
+        assert daemon.inspect_image(name)["Id"] == daemon.inspect_image(IMAGE)["Id"]
+        daemon.output("rmi", name)
+
+
 def test_only_what_changed_is_sent(daemon: Daemon, tmp_path: Path) -> None:
     place = files(
         tmp_path, Dockerfile=f"FROM {IMAGE}\nCOPY . /c\nRUN find /c -type f | sort | xargs cat", one="1\n", two="2\n"

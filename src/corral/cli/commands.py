@@ -49,6 +49,7 @@ OTHERS = {
     "stop": ("containers", "STOP", "Stop running containers"),
     "tag": ("images", "TAG", "Give an image another name"),
     "top": ("top", "TOP", "Show the processes of a container, or what all containers use"),
+    "traffic": ("traffic", "TRAFFIC", "Show what containers received and sent"),
     "unpause": ("containers", "UNPAUSE", "Let the processes of containers run on"),
     "update": ("update", "UPDATE", "Change limits and restart policy of containers"),
     "wait": ("containers", "WAIT", "Wait until containers stop and print their exit statuses"),
@@ -96,6 +97,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
                     "stats",
                     "stop",
                     "top",
+                    "traffic",
                     "unpause",
                     "update",
                     "wait",
@@ -129,6 +131,13 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
         {
             "add": ("livedevices", "ADD", "Give a device to a container, at once if it runs"),
             "rm": ("livedevices", "REMOVE", "Take devices from a container, at once if it runs"),
+        },
+    ),
+    "egress": (
+        "Show what containers may send to",
+        {
+            "log": ("egress", "LOG", "Show what a container tried to reach and may not"),
+            "ls": ("egress", "LIST", "Show a container's egress list, and what its names stand for now"),
         },
     ),
     "image": (

@@ -127,6 +127,8 @@ def _of_host(host: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "from-snapshot", host["FromSnapshot"]
     if host.get("NetRate"):
         yield "net-rate", host["NetRate"]
+    for rule in host.get("Egress") or []:
+        yield "egress", rule
     for flag, key in (
         ("cap-add", "CapAdd"), ("cap-drop", "CapDrop"), ("security-opt", "SecurityOpt"), ("add-host", "ExtraHosts"),
         ("dns", "Dns"), ("group-add", "GroupAdd"), ("depends-on", "DependsOn"),
