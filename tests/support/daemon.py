@@ -243,6 +243,8 @@ def _text(data: bytes | str) -> str:
 class Daemon(Engine):
     """A corrald process and everything around it."""
 
+    program: tuple[str, ...] = (sys.executable, "-m", "corral.daemon")
+
     def __init__(self, *flags: str, wrapper: tuple[str, ...] = ()) -> None:
         self.folder = tempfile.mkdtemp(prefix="corrald-")
         self.data_root = os.path.join(self.folder, "data")
@@ -265,7 +267,7 @@ class Daemon(Engine):
         """How this daemon is started, inside its network namespace."""
         return [
             "nsenter", f"--net=/proc/{self.space.pid}/ns/net", *self.wrapper,
-            sys.executable, "-m", "corral.daemon",
+            *self.program,
             "-H", self.host, "--data-root", self.data_root, "--exec-root", self.exec_root,
             "-p", os.path.join(self.folder, "pid"), "--cgroup-parent", self.cgroup_parent,
             "--config-file", os.path.join(self.folder, "daemon.json"), *self.flags,

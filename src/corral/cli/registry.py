@@ -42,15 +42,15 @@ def _interpreter() -> str:
     """The environment's interpreter, made on first use; for an installed client the one that runs it."""
     import subprocess
 
-    root = __file__.removesuffix("/src/corral/cli/registry.py")
+    source = __file__.removesuffix("/corral/cli/registry.py")
+    inherited = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = source + (f":{inherited}" if inherited else "")
+    root = source.removesuffix("/src")
     script = os.path.join(root, "bin", "environment.sh")
-    if root == __file__ or not os.path.exists(script):
+    if root == source or not os.path.exists(script):
         return sys.executable
     if subprocess.run(["/bin/sh", script, "run"], check=False).returncode:
         raise CliError("the environment could not be prepared (see above)")
-    source = os.path.join(root, "src")
-    inherited = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = source + (f":{inherited}" if inherited else "")
     return os.path.join(root, ".venv", "bin", "python")
 
 

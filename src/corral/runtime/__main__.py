@@ -1,9 +1,12 @@
-"""`corral-runtime`: the OCI command line, compatible with runc's."""
+"""`corral-runtime`: the OCI command line, compatible with runc's; also `python -IS .../runtime/__main__.py`."""
 
 from __future__ import annotations
 
 import os
 import sys
+
+if not __package__:
+    sys.path.insert(0, __file__.removesuffix("/corral/runtime/__main__.py"))
 
 from corral.runtime import commands, commands_more
 from corral.runtime.arguments import Flags, UsageError, parse
