@@ -49,6 +49,7 @@ NOT_RUN: dict[str, str] = {
     "bin/corral quickstart": "makes an image from Debian's mirror, on a machine of its own",
     "bin/test": "it runs this",
     "python3 -m venv /opt/corral": "test_installed.py has an environment",
+    "corral setup": "test_setup.py has a machine for it",
     "pip wheel": "test_installed.py makes wheels",
     "bin/corral build -t web examples/web": "fetches packages from Debian and npm for a minute",
     "corrald ": "starts a daemon",

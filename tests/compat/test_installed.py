@@ -103,6 +103,10 @@ def test_quickstart_finds_the_daemon_beside_the_client(programs: Path, tmp_path:
     assert "no-such-option" in done.stderr
 
 
+def test_the_host_is_looked_at(programs: Path) -> None:
+    assert "overlayfs        works" in said(str(programs / "corral"), "setup", "--check")
+
+
 def test_the_registry_is_there(programs: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [str(programs / "corral"), "registry", "gc", "--root", str(tmp_path / "registry")],

@@ -44,6 +44,7 @@ OTHERS = {
     "rm": ("containers", "RM", "Remove containers"),
     "rmi": ("images", "RM", "Remove images"),
     "save": ("archives", "SAVE", "Write images to an archive"),
+    "setup": ("setup", "SETUP", "Check this host, and install units, group, completions and manual pages"),
     "start": ("attach", "START", "Start stopped containers"),
     "stats": ("stats", "STATS", "Show what containers use, live"),
     "stop": ("containers", "STOP", "Stop running containers"),

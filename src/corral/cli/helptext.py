@@ -68,10 +68,15 @@ def flag_lines(flags: Sequence[Flag]) -> str:
     width = max((len(head) for head in heads), default=0) + 3
     lines = []
     for flag, head in zip(shown, heads, strict=True):
-        texts = wrap(flag.help + _default(flag), max(24, columns() - width))
+        texts = wrap(explained(flag), max(24, columns() - width))
         lines.append(head.ljust(width) + texts[0])
         lines += [" " * width + text for text in texts[1:]]
     return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def explained(flag: Flag) -> str:
+    """What a flag does, and what it is if it is not given."""
+    return flag.help + _default(flag)
 
 
 def _default(flag: Flag) -> str:

@@ -45,7 +45,7 @@ def _start_daemon(session: Session) -> None:
     host = session.globals.endpoint().host
     if not host.startswith("unix://"):
         raise CliError(f"no daemon answers at {host}, and a daemon is only started here for a unix:// address")
-    program = _daemon_program()
+    program = daemon_program()
     log_path = session.flags["daemon-log"]
     arguments = [program, "-H", host, *(f"--{option}" for option in session.flags["daemon-option"])]
     say(f"no daemon answers at {host}: starting corrald (log: {log_path})")
@@ -69,7 +69,7 @@ def _start_daemon(session: Session) -> None:
     raise CliError(f"corrald did not answer within {_DAEMON_START_S:.0f} s:\n{_log_since(log_path, start)}")
 
 
-def _daemon_program() -> str:
+def daemon_program() -> str:
     """`bin/corrald` of this checkout, whose environment is made now so that its messages are seen; or what PATH has."""
     import shutil
     import subprocess
