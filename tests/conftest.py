@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 pytest.register_assert_rewrite("tests.support.daemon")
 
+from tests.support import wheels  # noqa: E402
 from tests.support.daemon import Daemon, Engine, checked_daemon, running_daemon  # noqa: E402  after the line above
 
 
@@ -66,3 +68,9 @@ def new_daemon() -> Iterator[Callable[..., Daemon]]:
 def own_daemon(new_daemon: Callable[..., Daemon]) -> Daemon:
     """A daemon that a test may kill."""
     return new_daemon()
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corral's wheel and those of what it needs; the copy of the checkout that it was made from is gone."""
+    return wheels.house(tmp_path_factory.mktemp("wheels"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +19,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an environment's programs; no checkout is there any more."""
-    folder = tmp_path_factory.mktemp("installed")
-    house = wheels.house(folder)
-    shutil.rmtree(folder / "checkout")
-    return wheels.environment(folder, house) / "bin"
+def programs(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an environment's programs."""
+    return wheels.environment(tmp_path_factory.mktemp("installed"), wheelhouse) / "bin"
 
 
 @pytest.fixture(scope="module")

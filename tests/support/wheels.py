@@ -28,14 +28,15 @@ def copied_checkout(folder: Path) -> Path:
 
 def house(folder: Path) -> Path:
     """Corral's wheel and those of its dependencies, as docs/install.md says."""
-    wheels = folder / "wheels"
-    words = ["wheel", "-q", "--disable-pip-version-check", "-w", str(wheels), str(copied_checkout(folder))]
+    wheels, checkout = folder / "wheels", copied_checkout(folder)
+    words = ["wheel", "-q", "--disable-pip-version-check", "-w", str(wheels), str(checkout)]
     done = subprocess.run(
         [sys.executable, "-m", "pip", *words], cwd="/", capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
     )
     if "No matching distribution found for setuptools" in done.stderr:
         pytest.skip("no package index can be reached")
     assert done.returncode == 0, done.stderr
+    shutil.rmtree(checkout)
     return wheels
 
 

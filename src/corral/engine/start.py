@@ -285,12 +285,10 @@ def write_host_files(engine: Engine, live: Live, attachment: Attachment) -> None
     folder = engine.paths.container(record.id)
     config, host = record.config, record.host
     extra = names.extra_hosts(host.extra_hosts or [], gateway_addresses(engine, attachment))
-    with open("/etc/resolv.conf") as file:
-        resolv = file.read()
+    resolv = _of_host("/etc/resolv.conf")
     _write(folder, "hostname", (config.hostname or engine.facts.hostname) + "\n")
     if mode == "host":
-        with open("/etc/hosts") as file:
-            _write(folder, "hosts", names.hosts_of_host(file.read(), extra))
+        _write(folder, "hosts", names.hosts_of_host(_of_host("/etc/hosts"), extra))
         embedded = False
     else:
         addresses = [address for e in attachment.endpoints for address in (e.ipv4, e.ipv6) if address]
@@ -315,6 +313,15 @@ def gateway_addresses(engine: Engine, attachment: Attachment) -> list[str]:
     if engine.config.host_gateway_ips:
         return list(engine.config.host_gateway_ips)
     return [endpoint.gateway for endpoint in attachment.endpoints if endpoint.gateway][:1]
+
+
+def _of_host(path: str) -> str:
+    """A file of the host's that it need not have: a fresh machine may be without any resolver."""
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def _write(folder: str, name: str, text: str) -> None:
