@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -320,6 +321,10 @@ class Containers:
         except ShimGone:
             return  # it ended meanwhile, which is told as an exit
         except Failure as failure:
+            if (failure.stage, failure.errno) == ("cgroup", errno.ENOENT):  # likewise, and its cgroup has gone already
+                if verb == "pause":
+                    lifecycle.check("pause", "exited", live.id)
+                return
             raise CannotControl(f"cannot {verb} container {live.id}: {failure}") from failure
 
     async def rename(self, ref: str, name: str) -> None:
