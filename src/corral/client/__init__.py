@@ -27,6 +27,7 @@ from corral.client.images import Login
 from corral.client.networks import AsyncNetwork, Network
 from corral.client.options import Options
 from corral.client.processes import AsyncProcess, Process, Result
+from corral.client.sandbox import AsyncSandbox, Sandbox
 from corral.client.streams import Output
 from corral.client.volumes import AsyncVolume, Volume
 from corral.endpoint import Tls
@@ -37,6 +38,7 @@ __all__ = [
     "AsyncContainer",
     "AsyncNetwork",
     "AsyncProcess",
+    "AsyncSandbox",
     "AsyncStream",
     "AsyncVolume",
     "BadArgument",
@@ -58,6 +60,7 @@ __all__ = [
     "Process",
     "Refusal",
     "Result",
+    "Sandbox",
     "Stream",
     "TimedOut",
     "Tls",

@@ -231,9 +231,11 @@ class ContainerVerbs(Generic[C, X]):
         """
         limit_s = None if timeout is None else options.seconds(timeout, "timeout")
         began = time.monotonic()
-        body = _exec_body(command, env, user, workdir, privileged, stdin=bool(stdin), tty=False, timeout_s=limit_s)
+        body = exec_body(
+            command, env, user, workdir, privileged=privileged, stdin=bool(stdin), tty=False, timeout_s=limit_s
+        )
         found = Collected(limit_bytes)
-        async with AsyncProcess(await self._started(body)) as process:
+        async with AsyncProcess(await self.begun(body)) as process:
             try:
                 await process.carry(stdin, found, None if limit_s is None else limit_s + _GRACE_S)
             except TimedOut:
@@ -255,10 +257,11 @@ class ContainerVerbs(Generic[C, X]):
     ) -> X:
         """Start a program in it, and talk to it.  After `timeout` the daemon kills it."""
         limit_s = None if timeout is None else options.seconds(timeout, "timeout")
-        body = _exec_body(command, env, user, workdir, privileged, stdin=stdin, tty=tty, timeout_s=limit_s)
-        return self._talk(await self._started(body))
+        body = exec_body(command, env, user, workdir, privileged=privileged, stdin=stdin, tty=tty, timeout_s=limit_s)
+        return self._talk(await self.begun(body))
 
-    async def _started(self, body: dict[str, Any]) -> Call:
+    async def begun(self, body: dict[str, Any]) -> Call:
+        """Start an exec, whose streams are the caller's."""
         made = await self._session.post(f"{self._path}/exec", _Made, body=body)
         hijacked = await self._session.hijack(f"/exec/{made.id}/start", body={"Detach": False, "Tty": body["Tty"]})
 
@@ -414,9 +417,10 @@ class ContainerVerbs(Generic[C, X]):
         return await self._session.get(f"{self._path}/snapshots", list[SnapshotInfo])
 
     @verb
-    async def rewind(self, snapshot: str) -> None:
-        """Drop what was written since; it must not run.  Beyond Docker."""
-        await self._session.do("POST", f"{self._path}/rewind", {"snapshot": snapshot}, patient=True)
+    async def rewind(self, snapshot: str, *, restart: bool = False) -> None:
+        """Drop what was written since.  It must not run, or with `restart` is killed and started.  Beyond Docker."""
+        query = {"snapshot": snapshot, "restart": restart or None}
+        await self._session.do("POST", f"{self._path}/rewind", query, patient=True)
 
     @verb
     async def forget_snapshot(self, snapshot: str) -> None:
@@ -427,7 +431,7 @@ class ContainerVerbs(Generic[C, X]):
     async def fork(self, snapshot: str, *command: str, **given: Unpack[Options]) -> C:
         """A further container, started, that begins as the snapshot.  Beyond Docker."""
         made = await create(self._session, "", command, given, snapshot=f"{self.id}@{snapshot}")
-        return self._fellow(await _started(made))
+        return self._fellow(await _running(made))
 
     async def _finish(self) -> None:
         await remove_whatever(self._peer)
@@ -437,17 +441,18 @@ _CHANGES: Any = list[Change] | None
 _TAR = {"Content-Type": "application/x-tar"}
 
 
-def _exec_body(
+def exec_body(
     command: tuple[str, ...],
     env: Mapping[str, str] | None,
     user: str,
     workdir: str,
-    privileged: bool,
     *,
     stdin: bool,
     tty: bool,
     timeout_s: float | None,
+    privileged: bool = False,
 ) -> dict[str, Any]:
+    """The body of `POST /containers/{id}/exec`."""
     body: dict[str, Any] = {
         "Cmd": list(command), "User": user, "WorkingDir": workdir, "Privileged": privileged, "Tty": tty,
         "AttachStdin": stdin, "AttachStdout": True, "AttachStderr": True,
@@ -502,7 +507,7 @@ async def create(
     return AsyncContainer(session, made.id, made.warnings)
 
 
-async def _started(made: AsyncContainer) -> AsyncContainer:
+async def _running(made: AsyncContainer) -> AsyncContainer:
     try:
         await made.start()
     except BaseException:
@@ -529,7 +534,7 @@ class ContainersVerbs(Generic[C]):
     @verb
     async def run(self, image: str, *command: str, **given: Unpack[Options]) -> C:
         """Make a container and start it; if it cannot be started it is removed again."""
-        return self._container(await _started(await create(self._session, image, command, given)))
+        return self._container(await _running(await create(self._session, image, command, given)))
 
     @verb
     async def output(
