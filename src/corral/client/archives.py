@@ -5,17 +5,22 @@ from __future__ import annotations
 import io
 import os
 import stat
-import tarfile
 import time
 from collections.abc import Iterator, Mapping
 
 from corral.client.errors import BadArgument, UnreadableAnswer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import tarfile
 
 _PIECE_BYTES = 1 << 20
 
 
 def of_files(files: Mapping[str, bytes], *, mode: int, uid: int, gid: int) -> bytes:
     """An archive of `path -> content`, to be unpacked at the root; folders on the way are not part of it."""
+    import tarfile  # 6 ms that a program without files need not spend
+
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path, content in files.items():
@@ -28,6 +33,8 @@ def of_files(files: Mapping[str, bytes], *, mode: int, uid: int, gid: int) -> by
 
 def only_file(archive: bytes, path: str) -> bytes:
     """The content of the one file in an archive; raises BadArgument if it is something else."""
+    import tarfile
+
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             member = tar.next()
@@ -67,6 +74,8 @@ class _Pieces:
 
 def of_folder(folder: str, dockerfile: str) -> Iterator[bytes]:
     """A folder as the context of a build, without what `.dockerignore` names; the Dockerfile is always part of it."""
+    import tarfile
+
     from corral.build.dockerignore import Ignore, read
 
     if not os.path.isdir(folder):

@@ -33,7 +33,7 @@ class Channel:
         self._sock = sock
         self._waiter = waiter
         self._pending: deque[memoryview] = deque()
-        self._waiting = 0
+        self.waiting = 0  # how many wait for it now
         self._closed = False
         self.input_refused = False  # the other side takes no more; what it sends may go on
 
@@ -104,18 +104,18 @@ class Channel:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # the other side was first
-        if not self._waiting:
+        if not self.waiting:
             self._sock.close()
 
     async def _ready(self, reading: bool, writing: bool, timeout_s: float | None) -> None:
         if self.is_closed():
             raise Interrupted("the connection has been closed")
-        self._waiting += 1
+        self.waiting += 1
         try:
             await self._waiter.ready(self._sock.fileno(), reading, writing, timeout_s)
         finally:
-            self._waiting -= 1
-            if self.is_closed() and not self._waiting:  # meanwhile, by another thread or task
+            self.waiting -= 1
+            if self.is_closed() and not self.waiting:  # meanwhile, by another thread or task
                 self._sock.close()
 
     def _write_some(self) -> None:

@@ -21,6 +21,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
+from corral.errors import CorralError
+
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
@@ -38,6 +40,16 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a blocking call has suspended")
 
 
+async def _finished(work: Coroutine[Any, Any, None], error: BaseException | None) -> None:
+    """Clean up; what fails then is a note on the error that the block has raised, if it has."""
+    try:
+        await work
+    except CorralError as failed:
+        if error is None:
+            raise
+        error.add_note(f"cannot clean up: {failed}")
+
+
 class Blocking:
     """Base of the nouns whose verbs return when they are done."""
 
@@ -48,7 +60,7 @@ class Blocking:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        drive(self._finish())
+        drive(_finished(self._finish(), error))
 
     async def _begin(self) -> None:
         """At the beginning of a `with` block."""
@@ -67,7 +79,7 @@ class Awaiting:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._finish()
+        await _finished(self._finish(), error)
 
     async def _begin(self) -> None:
         """At the beginning of an `async with` block."""
