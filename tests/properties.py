@@ -16,6 +16,7 @@ _RUN, _CONTAINERS, _OWN = "compat/test_docker_run.py", "compat/test_docker_conta
 _HOST, _FLAGS = f"{_OWN}::test_effect_of_a_host_property", f"{_RUN}::test_flags"
 _THROTTLE, _WEIGHT = f"{_OWN}::test_effect_of_a_throttle", f"{_OWN}::test_weights_that_the_kernel_does_not_have"
 _NETWORK, _BEYOND = "compat/test_docker_network.py", "compat/test_beyond_docker.py"
+_EGRESS = "compat/test_egress.py"
 _BODIES, _BINDS = "compat/test_bodies.py", "integration/test_binds.py"
 _CDI, _VOLUMES = "compat/test_cdi.py", "compat/test_volumes.py"
 _VAULT = "integration/test_vault.py::test_a_secret_is_a_file_of_its_containers"
@@ -176,6 +177,7 @@ HOST_CONFIG = {
     "Mounts.TmpfsOptions.Options": f"{_BODIES}::test_a_tmpfs_with_options",
     # beyond Docker
     "NetRate": f"{_BEYOND}::test_what_a_container_sends_and_receives_is_limited",
+    "Egress": f"{_EGRESS}::test_an_egress_list",
     "RestartOptions": f"{_BEYOND}::test_restart_options",
     "FromSnapshot": "compat/test_snapshots.py::test_a_fork_starts_as_the_snapshot",
     "RestartOptions.Delay": f"{_BEYOND}::test_restart_options",
@@ -335,6 +337,7 @@ BODIES = {
             ("EnvAdd", "EnvRemove", "LabelAdd", "LabelRemove"), f"{_BEYOND}::test_environment_and_labels_are_edited"
         ),
         **dict.fromkeys(("PortAdd", "PortAdd.HostPort", "PortRemove"), _PORTS),
+        "Egress": f"{_EGRESS}::test_an_egress_list",
         "PortAdd.HostIp": "compat/test_bodies.py::test_a_port_is_added_on_one_address",
     },
     "POST /volumes/create": dict.fromkeys(

@@ -64,6 +64,7 @@ class Config:
     default_address_pools: tuple[Mapping[str, Any], ...] = ()
     ip_forward: bool = True
     userland_proxy: bool = True
+    bridge_names: bool = False  # ours: names on the default bridge
     dns: tuple[str, ...] = ()
     dns_opts: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()

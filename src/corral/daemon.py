@@ -364,6 +364,7 @@ def _network_settings(config: Config) -> NetworkSettings:
         mtu=config.mtu,
         ip_forward=config.ip_forward,
         userland_proxy=config.userland_proxy,
+        bridge_names=config.bridge_names,
         dns=config.dns,
         exec_root=config.exec_root,
         table="corral" if bridge in ("corral0", "none") else f"corral-{bridge}",
@@ -377,7 +378,8 @@ async def _recover(services: Services) -> None:
     filesystem.make_init_layer(engine)
     recover.read_records(engine)
     survivors, exits = await recover.find_survivors(engine)
-    await engine.networks.open(survivors)
+    lists = {live.id: live.record.host.egress for live in engine.index if live.record.host.egress}
+    await engine.networks.open(survivors, lists)
     await asyncio.to_thread(engine.images.recover)
     await recover.settle(engine, services.containers, exits)
 

@@ -96,8 +96,11 @@ def resolve(folder: str, context: str, hosts: list[str], tls: Tls | None) -> End
     if context and hosts:
         raise NoEndpoint("conflicting options: either specify --host or --context, not both")
     name = context_name(folder, context, hosts)
-    if name != "default":
-        return from_context(folder, name)
+    return default(hosts, tls) if name == "default" else from_context(folder, name)
+
+
+def default(hosts: list[str], tls: Tls | None) -> Endpoint:
+    """The daemon of the context `default`: what the flags or the environment say."""
     host = hosts[0] if hosts else os.environ.get("CORRAL_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
     return Endpoint(host, tls)
 

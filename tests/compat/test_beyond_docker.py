@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -301,3 +302,43 @@ def test_what_a_container_sends_and_receives_is_limited(daemon: Daemon) -> None:
     refused = corral(daemon, "run", "--net-rate", "out=fast", IMAGE, "true")
     assert refused.returncode == 125 and "invalid network rate 'out=fast'" in refused.stderr
     assert "--net-rate out=8mbit,in=4mbit" in said(daemon, "inspect", "--as", "run", slow)
+
+
+def test_traffic_is_counted_by_port_and_network(daemon: Daemon) -> None:
+    daemon.output("network", "create", "--ipv6", "counted")
+    file = "head -c 300000 /dev/zero > /etc/big; exec httpd -f -h /etc"
+    words = ("-p", "127.0.0.1:8080:80", "-p", "[::]:8081:80", "-p", "8082:81/udp", IMAGE, "sh", "-c", file)
+    daemon.output("run", "-d", "--name", "web", "--network", "counted", *words)
+    until(lambda: fetched(daemon, 8080))
+
+    def ports() -> dict[int, dict[str, int]]:
+        return {one["HostPort"]: one for one in daemon.get("/containers/web/traffic").json()["Ports"]}
+
+    before = ports()
+    assert len(fetch(daemon.space, "127.0.0.1", 8080, "/big")) > 300_000
+    now = ports()
+    assert 300_000 < now[8080]["BytesOut"] - before[8080]["BytesOut"] < 330_000
+    assert 0 < now[8080]["BytesIn"] - before[8080]["BytesIn"] < 30_000
+    assert now[8081]["BytesOut"] == now[8082]["BytesOut"] == 0
+    daemon.space.sh("ip -6 addr add 2001:db8::1/128 dev lo")
+    with daemon.space.socket(family=socket.AF_INET6) as client:
+        client.settimeout(5)
+        client.connect(("2001:db8::1", 8081))
+        client.sendall(b"GET /big HTTP/1.0\r\n\r\n")
+        while client.recv(65536):
+            pass
+    daemon.space.sh("ip -6 addr del 2001:db8::1/128 dev lo")
+    assert ports()[8081]["BytesOut"] > 300_000
+    (network,) = daemon.get("/containers/web/traffic").json()["Networks"].items()
+    assert network[0] == "counted" and network[1]["BytesOut"] > 600_000
+    daemon.restart()
+    assert ports()[8080]["BytesOut"] >= now[8080]["BytesOut"]
+    shown = said(daemon, "traffic", "web").splitlines()
+    assert shown[0].split()[:3] == ["CONTAINER", "WHERE", "IN"]
+    assert {line.split()[1] for line in shown[1:]} == {"counted", "8080->80/tcp", "8081->80/tcp", "8082->81/udp"}
+    assert str(ports()[8080]["BytesOut"]) in said(daemon, "traffic", "--bytes", "web")
+    assert corral(daemon, "traffic", "nosuch").returncode == 1
+    daemon.output("stop", "-t", "0", "web")
+    assert daemon.get("/containers/web/traffic").json() == {"Networks": {}, "Ports": []}
+    daemon.output("rm", "web")
+    daemon.output("network", "rm", "counted")

@@ -77,6 +77,15 @@ def test_a_build_and_its_display(daemon: Daemon, tmp_path: Path) -> None:
     assert daemon.docker("rmi", "native:one").returncode == 0
 
 
+def test_nothing_but_a_base_gets_names(daemon: Daemon, tmp_path: Path) -> None:
+    place = files(tmp_path, Dockerfile=f"FROM {IMAGE}\n")
+    names = ("corral.test/plain", "plain", "plain:2", "localhost:5000/plain")
+    built(daemon, *(word for name in names for word in ("-t", name)), place)
+    for name in names:
+        assert daemon.inspect_image(name)["Id"] == daemon.inspect_image(IMAGE)["Id"]
+        daemon.output("rmi", name)
+
+
 def test_only_what_changed_is_sent(daemon: Daemon, tmp_path: Path) -> None:
     place = files(
         tmp_path, Dockerfile=f"FROM {IMAGE}\nCOPY . /c\nRUN find /c -type f | sort | xargs cat", one="1\n", two="2\n"
@@ -186,6 +195,26 @@ def test_settings(daemon: Daemon, tmp_path: Path) -> None:
         "--build-context", f"named=docker-image://{IMAGE}", "--no-cache-filter", "one", place,
     )  # fmt: skip
     assert again.stderr.count("CACHED") == 3  # all of stage two: what it copies is the same
+
+
+def test_limits_of_the_commands(daemon: Daemon, tmp_path: Path) -> None:
+    place = files(
+        tmp_path,
+        Dockerfile=f"FROM {IMAGE}\nRUN grep -E 'Cpus_allowed_list|Seccomp:' /proc/self/status; cat /proc/self/cgroup",
+    )
+    parent = f"{daemon.cgroup_parent}/builds"
+    done = built(
+        daemon, "--no-cache", "--cpuset-cpus", "1", "--security-opt", "seccomp=unconfined", "--cgroup-parent", parent,
+        "--rm=false", "--force-rm", "--compress", place,
+    )  # fmt: skip
+    assert re.search(r"Cpus_allowed_list:\s+1\n", done.stderr), done.stderr
+    assert re.search(r"Seccomp:\s+0\n", done.stderr), done.stderr
+    named = [path for path in daemon.cgroups() if path.endswith("/builds")]
+    assert named
+    for path in named:  # a parent that somebody names is theirs to remove
+        os.rmdir(path)
+    for words in (("--memory-swap", "1m", "-m", "64m"), ("--cpu-quota", "7"), ("--cpuset-cpus", "99")):
+        assert corral(daemon, "build", "--no-cache", *words, place).returncode == 1, words
 
 
 def test_cache_that_travels(daemon: Daemon, tmp_path: Path, new_daemon: object) -> None:

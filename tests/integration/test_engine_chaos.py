@@ -96,7 +96,12 @@ class Client:
 
     def _create(self, name: str) -> None:
         self.known[name] = Known(None, exists=None, running=None)
-        body = {"Image": IMAGE, "Cmd": COMMANDS[0], "HostConfig": {"NetworkMode": self.rng.choice(("none", "bridge"))}}
+        networks: tuple[dict[str, object], ...] = (
+            {"NetworkMode": "none"},
+            {"NetworkMode": "bridge"},
+            {"NetworkMode": "bridge", "Egress": ["allow=10.0.0.0/8,good.example"]},
+        )
+        body = {"Image": IMAGE, "Cmd": COMMANDS[0], "HostConfig": self.rng.choice(networks)}
         reply = self.daemon.post("/containers/create", body, name=name)
         if self._check(f"create {name}", reply, frozenset((201, 409))) == 201:
             self.known[name] = Known(reply.json()["Id"])
@@ -141,7 +146,8 @@ class Client:
     def _edit(self, name: str, known: Known) -> None:
         known.label = None
         value = str(self.rng.random())
-        reply = self.daemon.post(f"/containers/{name}/update", {"LabelAdd": {"mark": value}})
+        more = self.rng.choice(({}, {}, {"Egress": []}))
+        reply = self.daemon.post(f"/containers/{name}/update", {"LabelAdd": {"mark": value}, **more})
         if self._check(f"update {name}", reply, frozenset((200, 409))) == 200:
             known.label = value
 

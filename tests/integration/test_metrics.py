@@ -45,5 +45,27 @@ def test_what_the_daemon_does_is_counted(new_daemon: Callable[..., Daemon]) -> N
     daemon.remove_all()
 
 
+def test_what_goes_through_ports_and_networks_is_counted(new_daemon: Callable[..., Daemon]) -> None:
+    daemon = new_daemon("--metrics-addr", ADDRESS)
+    daemon.output("run", "-d", "--name", "web", "-p", "127.0.0.1:8080:80", IMAGE, "httpd", "-f", "-h", "/etc")
+    until(lambda: "root:" in fetch(daemon.space, "127.0.0.1", 8080, "/passwd"))
+    text = fetch(daemon.space, "127.0.0.1", 9323, "/metrics")
+    found = {
+        (
+            sample.name,
+            sample.labels.get("network", sample.labels.get("host_port")),
+            sample.labels.get("direction"),
+        ): sample
+        for family in text_string_to_metric_families(text.partition("\r\n\r\n")[2])
+        for sample in family.samples
+    }
+    for direction in ("in", "out"):
+        through = found["corral_port_bytes_total", "8080", direction]
+        assert (through.labels["name"], through.labels["protocol"]) == ("web", "tcp")
+        assert found["corral_network_bytes_total", "bridge", direction].value >= through.value > 200
+        assert found["corral_port_packets_total", "8080", direction].value >= 4
+    daemon.remove_all()
+
+
 def test_it_is_not_there_unless_asked_for(daemon: Daemon) -> None:
     assert daemon.get("/metrics").status == 404

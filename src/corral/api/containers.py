@@ -11,7 +11,7 @@ import msgspec
 from corral.api import http, streams
 from corral.api.http import Answer, BadQuery, Query, Request, Response, Stream, Taken
 from corral.api.services import Services
-from corral.engine import attach, changes, copy, inspect, listing, logs, processes, stats
+from corral.engine import attach, changes, copy, egress, inspect, listing, logs, processes, stats, traffic
 from corral.engine.detach import detach_keys
 from corral.engine.live import Client, Live
 from corral.errors import InvalidParameter
@@ -126,6 +126,22 @@ async def remove_mount(services: Services, request: Request) -> Answer:
     """DELETE /containers/{name}/mounts"""
     await services.containers.remove_mount(request.params["name"], request.query.text("target"))
     return http.empty()
+
+
+async def traffic_(services: Services, request: Request) -> Answer:
+    """GET /containers/{name}/traffic"""
+    return http.json(await traffic.shown(services.engine, services.containers.get(request.params["name"])))
+
+
+async def egress_(services: Services, request: Request) -> Answer:
+    """GET /containers/{name}/egress"""
+    return http.json(egress.shown(services.engine, services.containers.get(request.params["name"])))
+
+
+async def egress_log(services: Services, request: Request) -> Answer:
+    """GET /containers/{name}/egress/log: a JSON object a line"""
+    live = services.containers.get(request.params["name"])
+    return Stream(services.engine.egress_log.read(live.id, follow=request.query.flag("follow")))
 
 
 async def add_device(services: Services, request: Request) -> Answer:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from corral.api.http import Answer, Request, Response
 from corral.api.services import Services
 from corral.engine.system import VERSION
+from corral.net.model import Passed, Traffic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric
+    from prometheus_client.core import CounterMetricFamily, Metric
 
 _ACTIONS = {
     ("GET", "/containers/{name}/changes"): "changes",
@@ -33,6 +34,7 @@ class Metrics:
         from prometheus_client import CollectorRegistry, GCCollector, Histogram, PlatformCollector, ProcessCollector
 
         self._services = services
+        self._traffic: dict[str, Traffic] = {}
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -87,6 +89,27 @@ class Metrics:
         ):
             yield GaugeMetricFamily(name, what, number)
         yield self._info()
+        yield from self._passed()
+
+    def _passed(self) -> Iterator[Metric]:
+        """Counters of networks and published ports, of the moment in which the request came."""
+        from prometheus_client.core import CounterMetricFamily
+
+        def families(of: str, text: str, *labels: str) -> list[CounterMetricFamily]:
+            every = ("id", "name", *labels, "direction")
+            pairs = ((f"corral_{of}_{what}", f"The {what} that {text}") for what in ("bytes", "packets"))
+            return [CounterMetricFamily(name, told, labels=every) for name, told in pairs]
+
+        networks = families("network", "a container received and sent", "network")
+        ports = families("port", "went through a published port", "protocol", "host_port")
+        for container_id, found in self._traffic.items():
+            live = self._services.engine.index.find(container_id)
+            who = (container_id, live.record.name if live is not None else "")
+            for network, one in found.networks.items():
+                _add(networks, (*who, network), one)
+            for (protocol, port), one in found.ports.items():
+                _add(ports, (*who, protocol, str(port)), one)
+        yield from (*networks, *ports)
 
     def _info(self) -> Metric:
         from prometheus_client.core import GaugeMetricFamily
@@ -109,4 +132,12 @@ class Metrics:
             return Response(404, b"404 page not found\n", "text/plain; charset=utf-8")
         if request.method not in ("GET", "HEAD"):
             return Response(405, b"", "text/plain; charset=utf-8")
+        self._traffic = await self._services.engine.networks.all_traffic()
         return Response(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
+
+
+def _add(families: list[CounterMetricFamily], labels: tuple[str, ...], one: Passed) -> None:
+    sizes, packets = families
+    for direction, size, count in (("in", one.bytes_in, one.packets_in), ("out", one.bytes_out, one.packets_out)):
+        sizes.add_metric((*labels, direction), size)
+        packets.add_metric((*labels, direction), count)

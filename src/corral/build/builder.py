@@ -32,6 +32,7 @@ from corral.image.images import Images
 from corral.image.make import Assembly
 from corral.image.model import Image
 from corral.linux.filesystem import spread_directories
+from corral.oci import reference
 from corral.oci.image import ImageConfig, Rootfs
 from corral.store.db import Database
 
@@ -153,8 +154,8 @@ class Builder:
         plain = not (request.labels or request.annotations or request.inline_cache)
         if standing.untouched is not None and plain and not (request.provenance or request.sbom):
             for name in names:
-                repository, _, tag = name.rpartition(":")
-                await images.tag(standing.untouched.id, repository, tag)
+                named = reference.parse(name).tagged()
+                await images.tag(standing.untouched.id, named.name, named.tag or "")
             return images.get(standing.untouched.id)
         if not config.rootfs.diff_ids and not config.history:
             raise NothingBuilt()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import os
 
-from corral import logins
-from corral.cli import jsontext
+from corral import jsontext, logins
 from corral.cli.problems import CliError
 from corral.logins import HUB, registry_of
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from corral import endpoint
 from corral.cli.problems import CliError
-from corral.endpoint import DEFAULT_HOST, Endpoint, Tls, config_folder, context_key, context_name, read_config, tls_of
+from corral.endpoint import (
+    DEFAULT_HOST,
+    Endpoint,
+    Tls,
+    config_folder,
+    context_key,
+    context_name,
+    default,
+    read_config,
+    tls_of,
+)
 
 __all__ = [
-    "DEFAULT_HOST", "Endpoint", "Tls", "config_folder", "context_key", "context_name", "from_context", "read_config",
-    "resolve", "tls_of",
+    "DEFAULT_HOST", "Endpoint", "Tls", "config_folder", "context_key", "context_name", "default", "from_context",
+    "read_config", "resolve", "tls_of",
 ]  # fmt: skip
 
 

@@ -66,7 +66,7 @@ _SINGLE = frozenset(
 
 
 def _scalar(value: Any) -> str:
-    from corral.cli import jsontext
+    from corral import jsontext
 
     return jsontext.dumps(value)
 
@@ -127,6 +127,8 @@ def _of_host(host: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "from-snapshot", host["FromSnapshot"]
     if host.get("NetRate"):
         yield "net-rate", host["NetRate"]
+    for rule in host.get("Egress") or []:
+        yield "egress", rule
     for flag, key in (
         ("cap-add", "CapAdd"), ("cap-drop", "CapDrop"), ("security-opt", "SecurityOpt"), ("add-host", "ExtraHosts"),
         ("dns", "Dns"), ("group-add", "GroupAdd"), ("depends-on", "DependsOn"),

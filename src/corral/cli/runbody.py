@@ -205,6 +205,7 @@ def _host(flags: Flags, network_mode: str) -> dict[str, Any]:
         **_only_if("DependsOn", flags["depends-on"]),
         **_only_if("FromSnapshot", flags["from-snapshot"]),
         **_only_if("NetRate", flags["net-rate"]),
+        **_only_if("Egress", flags["egress"]),
         **_only_if("Secrets", _vault_files(flags["secret"])),
         **_only_if("Configs", _vault_files(flags["config"])),
         "AutoRemove": flags["rm"],

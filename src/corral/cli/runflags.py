@@ -90,6 +90,7 @@ CREATE_FLAGS = (
     Flag("config", "", "list", "Config as a file in /run/configs (NAME[,target=...][,mode=...][,on-update=...])"),
     Flag("from-snapshot", "", "string", "Start as a snapshot of a container (CONTAINER@SNAPSHOT), not as an image"),
     Flag("net-rate", "", "string", "Limit what it sends and receives: out=10mbit,in=50mbit"),
+    Flag("egress", "", "list", "Limit where it may send to: allow=TARGET[:PORT][,...], deny=TARGET[,...], none"),
     Flag("depends-on", "", "list", "Start after this container: NAME[:started|healthy|completed]"),
     Flag("rm", "", "bool", "Remove the container, and its anonymous volumes, when it ends"),
     Flag("runtime", "", "string", "OCI runtime to use"),

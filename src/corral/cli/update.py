@@ -42,6 +42,8 @@ def _update(session: Session) -> int:
         except ValueError as error:
             raise CliError(str(error)) from None
     body |= _edits(session)
+    if flags["egress"]:
+        body["Egress"] = flags["egress"]
     from corral.cli.command import error_line
 
     def update(name: str) -> None:
@@ -71,6 +73,7 @@ UPDATE = Command(
     (
         *(flag for flag in CREATE_FLAGS if flag.name in _LIMITS),
         Flag("restart", "", "string", "When to start it again: no, on-failure[:N], always or unless-stopped"),
+        Flag("egress", "", "list", "Limit where it may send to from now on, as for run; any lifts the list"),
         Flag("env-add", "", "list", "Set a variable (NAME=VALUE), from the next start on"),
         Flag("env-rm", "", "list", "Remove a variable, from the next start on"),
         Flag("label-add", "", "list", "Set a label (NAME=VALUE)"),

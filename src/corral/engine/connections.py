@@ -48,6 +48,8 @@ async def connect(engine: Engine, ref: str, container: str, settings: EndpointSe
                 request,
                 hostname=record.config.hostname,
                 name=record.name,
+                upstream=tuple(record.host.dns or engine.config.dns),
+                egress_list=record.host.egress or (),
             )
             record.endpoints = list(attachment.endpoints)
             record.ports = list(attachment.ports)

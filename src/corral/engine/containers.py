@@ -12,6 +12,7 @@ from corral.engine import (
     create,
     defaults,
     edits,
+    egress,
     extensions,
     lifecycle,
     livedevices,
@@ -383,6 +384,7 @@ class Containers:
             before_config = edits.apply(live.record.config, wanted)
             try:
                 await publishing.change(self._engine, live, wanted, undo)
+                await egress.change(self._engine, live, wanted, undo)
                 if live.has_process and live.task is not None:
                     await live.task.request("update", resources=spec.limits(live.record))
                 await self._engine.commit(save(live.record))
@@ -394,6 +396,7 @@ class Containers:
                 raise
             undo.pop_all()
         publishing.publish_events(self._engine, live, wanted)
+        egress.publish_event(self._engine, live, wanted)
         self._engine.publish(live, "update")
         if live.has_process and (wanted.env_add or wanted.env_remove):
             warnings.append("The environment changes when the container is started the next time.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from corral.config import Config
 from corral.engine import remap
+from corral.engine.egresslog import EgressLog
 from corral.engine.events import Events
 from corral.engine.hostfacts import HostFacts
 from corral.engine.live import Index, Live
@@ -76,8 +77,13 @@ class Engine:
     ids: IdMap | None = None
     """Of containers that do not ask for the host's; None without remapping."""
     index: Index = field(default_factory=Index)
+    egress_log: EgressLog = field(init=False)
     checks: HealthCounts = field(default_factory=HealthCounts)
     background: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.egress_log = EgressLog(os.path.dirname(self.paths.container("id")))
+        self.networks.on_refusal = self.egress_log.note
 
     async def commit(self, *statements: Statement) -> None:
         """Make a change durable; returns once it is."""

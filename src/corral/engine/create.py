@@ -15,6 +15,7 @@ from corral.engine import (
     copyup,
     defaults,
     devices,
+    egress,
     extensions,
     logdrivers,
     mounts,
@@ -75,6 +76,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     remap.check(engine.ids, host)
     logdrivers.check(host.log_config)
     extensions.apply_labels(host, request.labels or {})
+    egress.check(host)
     vaultfiles.check(host, engine.vault)
     endpoints = _networks(request, host)
     unsupported.check(host, confining=engine.facts.confining, quotas=engine.snapshots.has_quotas)
@@ -104,6 +106,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         )
         try:
             devices.wanted_ports(record)
+            await egress.check_networks(engine, record)
             await make_durable(engine, record, base.parent)
         except BaseException:
             await _remove_volumes(engine, new_volumes)

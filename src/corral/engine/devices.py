@@ -75,7 +75,7 @@ def _device(path: str, target: str, access: str) -> dict[str, Any]:
         found = os.stat(path)
     except OSError as error:
         raise BadDevice(
-            f'error gathering device information while adding custom device "{path}": {error.strerror}'.lower()
+            f'error gathering device information while adding custom device "{path}": {(error.strerror or "").lower()}'
         ) from error
     if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
         raise BadDevice(f'error gathering device information while adding custom device "{path}": not a device node')

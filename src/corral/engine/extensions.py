@@ -14,6 +14,7 @@ from corral.wire.containers import HostConfig, RestartOptions
 
 RESTART_LABEL = "corral.restart"
 RATE_LABEL = "corral.net-rate"
+EGRESS_LABEL = "corral.egress"
 _RATE_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
 DEPENDS_LABEL = "corral.depends-on"
 _COMPOSE_DEPENDS = "com.docker.compose.depends_on"
@@ -49,6 +50,8 @@ def apply_labels(host: HostConfig, labels: Mapping[str, str]) -> None:
         host.depends_on = [item.strip() for item in labels[DEPENDS_LABEL].split(",") if item.strip()]
     if not host.net_rate:
         host.net_rate = labels.get(RATE_LABEL, "")
+    if host.egress is None and labels.get(EGRESS_LABEL):
+        host.egress = [labels[EGRESS_LABEL]]
     check_rate(host)
     check_restart(host.restart_options)
     for item in host.depends_on or ():

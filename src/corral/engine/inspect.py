@@ -114,6 +114,7 @@ def _host_config(record: Container) -> dict[str, Any]:
         "Init",
         "RestartOptions",
         "NetRate",
+        "Egress",
         "DependsOn",
         "Secrets",
         "Configs",

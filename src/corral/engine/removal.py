@@ -44,6 +44,7 @@ async def remove_now(engine: Engine, live: Live, *, volumes: bool) -> None:
         forgotten.done()
         engine.index.discard(live)
         shutil.rmtree(engine.paths.container(live.id), ignore_errors=True)
+        engine.egress_log.forget(live.id)
         for client in live.early_clients:
             client.close()
     if volumes:

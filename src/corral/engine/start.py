@@ -242,6 +242,7 @@ async def attach_network(engine: Engine, live: Live, task: Task, undo: contextli
         hostname=record.config.hostname,
         name=record.name,
         upstream=tuple(record.host.dns or engine.config.dns),
+        egress_list=record.host.egress or (),
     )
     for endpoint in attachment.endpoints:
         network_event(engine, endpoint.network_id, endpoint.network_name, record.id, "connect", endpoint.driver)
@@ -263,6 +264,7 @@ def request_of(engine: Engine, live: Live, network: str, settings: EndpointSetti
         network=network,
         rate_in=rate_in,
         rate_out=rate_out,
+        egress=bool(record.host.egress),
         aliases=tuple(settings.aliases or ()),
         ipv4=(ipam.ipv4_address or None) if ipam else None,
         ipv6=(ipam.ipv6_address or None) if ipam else None,
@@ -294,7 +296,7 @@ def write_host_files(engine: Engine, live: Live, attachment: Attachment) -> None
         addresses = [address for e in attachment.endpoints for address in (e.ipv4, e.ipv6) if address]
         linked = links.hosts_lines(links.resolve(engine, live, host.links or ())) if mode == "bridge" else []
         _write(folder, "hosts", names.hosts(config.hostname, config.domainname, addresses, extra=extra, links=linked))
-        embedded = any(endpoint.network_name not in ("bridge", "none") for endpoint in attachment.endpoints)
+        embedded = attachment.embedded
     if mode == "host" and not (host.dns or host.dns_search or host.dns_options):
         _write(folder, "resolv.conf", resolv)
         return

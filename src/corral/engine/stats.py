@@ -43,7 +43,7 @@ async def sample(engine: Engine, live: Live) -> dict[str, Any]:
         "cpu_stats": _cpu(raw["cpu"], raw["version"], engine.facts.cpus),
         "memory_stats": _memory(raw["memory"], raw["version"], engine.facts.memory_bytes),
     }
-    networks = _networks(live.record.state.pid)
+    networks = interfaces(live.record.state.pid)
     if networks and live.record.host.network_mode != "host":
         shown["networks"] = networks
     return shown
@@ -122,7 +122,7 @@ def _memory(raw: dict[str, Any], version: int, machine_bytes: int) -> dict[str, 
     return shown
 
 
-def _networks(pid: int) -> dict[str, dict[str, int]]:
+def interfaces(pid: int) -> dict[str, dict[str, int]]:
     """Counters of every interface but loopback, as the container's own /proc shows them."""
     try:
         with open(f"/proc/{pid}/net/dev") as file:

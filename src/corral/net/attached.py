@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from corral.net import dns, names
+from corral.net.gate import Gate
 from corral.net.model import Endpoint, PortBinding, SandboxFailed
 from corral.net.publish import HeldPort
 
@@ -22,6 +23,7 @@ class Attached:
     bindings: tuple[PortBinding, ...]  # as given
     upstream: tuple[str, ...] = ()
     dns: dns.Server | None = None
+    gate: Gate | None = None  # of one with an egress list
     namespace_fd: int = -1  # kept while links are inside that nothing on the host leads to
 
     def keep_namespace(self, namespace_fd: int) -> None:

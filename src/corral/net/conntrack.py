@@ -11,12 +11,13 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-_NETLINK_NETFILTER = 12
+from corral.net import nfnetlink
+
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK; IPCTNL_MSG_CT_GET and _DELETE
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_ACK, _DUMP = 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_FILTER = 1, 2, 12, 25
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO, _CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 2, 1, 3
@@ -24,6 +25,7 @@ _CTA_IP_SRC = {4: 1, 6: 3}
 _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_F_PROTO_NUM = 1, 1 << 3
 _NESTED = 0x8000
 _UDP = socket.IPPROTO_UDP
+PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp", 132: "sctp"}
 
 
 _log = logging.getLogger(__name__)
@@ -42,20 +44,20 @@ def forget(host_ports: Collection[int], containers: Collection[str] = ()) -> Non
         flows.close()
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", len(value) + 4, kind) + value + b"\0" * (-len(value) % 4)
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
+def _tuple(
+    data: bytes, family: int
+) -> tuple[IPv4Address | IPv6Address | None, IPv4Address | IPv6Address | None, str, int]:
+    """(source, destination, protocol, destination port) of a flow's one direction."""
+    parts = nfnetlink.attributes(data)
+    places, service = (
+        nfnetlink.attributes(parts.get(_CTA_TUPLE_IP, b"")),
+        nfnetlink.attributes(parts.get(_CTA_TUPLE_PROTO, b"")),
+    )
+    first = _CTA_IP_SRC[4 if family == socket.AF_INET else 6]
+    ends = [ip_address(places[kind]) if kind in places else None for kind in (first, first + 1)]
+    number = int.from_bytes(service.get(_CTA_PROTO_NUM, b""), "big")
+    port = int.from_bytes(service.get(_CTA_PROTO_DST_PORT, b""), "big")
+    return ends[0], ends[1], PROTOCOL_NAMES.get(number, str(number)), port
 
 
 class Flows:
@@ -63,7 +65,7 @@ class Flows:
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+        self._socket = socket.socket(socket.AF_NETLINK, kind, nfnetlink.NETLINK_NETFILTER)
         self._socket.bind((0, 0))
 
     def close(self) -> None:
@@ -84,29 +86,48 @@ class Flows:
                 dropped += self._delete(family, original, number)
         return dropped
 
+    def forget_sent(self, senders: Collection[str], keep: Callable[[IPv4Address | IPv6Address, str, int], bool]) -> int:
+        """Drop the flows that senders began and that `keep` (destination, protocol, port) does not want; how many."""
+        addresses = {ip_address(text) for text in senders}
+        dropped = 0
+        for family in (socket.AF_INET, socket.AF_INET6):
+            doomed = []
+            self._send(_GET, _DUMP, family, b"")
+            for message in self._messages():
+                values = nfnetlink.attributes(message)
+                original = values.get(_CTA_TUPLE_ORIG, b"")
+                source, destination, proto, port = _tuple(original, family)
+                if source in addresses and destination is not None and not keep(destination, proto, port):
+                    doomed.append((original, values.get(_CTA_ID, b"")))
+            for original, number in doomed:
+                dropped += self._delete(family, original, number)
+        return dropped
+
     def _udp(self, family: int) -> Iterator[tuple[bytes, bytes, int, IPv4Address | IPv6Address]]:
         """(original tuple, id, original destination port, who answers) of each UDP flow."""
-        protocol = _attribute(_CTA_TUPLE_PROTO | _NESTED, _attribute(_CTA_PROTO_NUM, bytes((_UDP,))))
-        flags = _attribute(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _CTA_FILTER_F_PROTO_NUM))
+        protocol = nfnetlink.attribute(_CTA_TUPLE_PROTO | _NESTED, nfnetlink.attribute(_CTA_PROTO_NUM, bytes((_UDP,))))
+        flags = nfnetlink.attribute(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _CTA_FILTER_F_PROTO_NUM))
         # The kernel picks UDP (from 5.8 on; before, everything comes and is looked through here).
-        body = _attribute(_CTA_TUPLE_ORIG | _NESTED, protocol) + _attribute(_CTA_FILTER | _NESTED, flags)
+        body = nfnetlink.attribute(_CTA_TUPLE_ORIG | _NESTED, protocol) + nfnetlink.attribute(
+            _CTA_FILTER | _NESTED, flags
+        )
         self._send(_GET, _DUMP, family, body)
         version = 4 if family == socket.AF_INET else 6
         for message in self._messages():
-            values = _attributes(message)
+            values = nfnetlink.attributes(message)
             original, reply = values.get(_CTA_TUPLE_ORIG, b""), values.get(_CTA_TUPLE_REPLY, b"")
-            sent, answered = _attributes(original), _attributes(reply)
-            protocol_values = _attributes(sent.get(_CTA_TUPLE_PROTO, b""))
-            source = _attributes(answered.get(_CTA_TUPLE_IP, b"")).get(_CTA_IP_SRC[version])
+            sent, answered = nfnetlink.attributes(original), nfnetlink.attributes(reply)
+            protocol_values = nfnetlink.attributes(sent.get(_CTA_TUPLE_PROTO, b""))
+            source = nfnetlink.attributes(answered.get(_CTA_TUPLE_IP, b"")).get(_CTA_IP_SRC[version])
             if protocol_values.get(_CTA_PROTO_NUM) != bytes((_UDP,)) or source is None:
                 continue
             port = int.from_bytes(protocol_values.get(_CTA_PROTO_DST_PORT, b""), "big")
             yield original, values.get(_CTA_ID, b""), port, ip_address(source)
 
     def _delete(self, family: int, original: bytes, number: bytes) -> int:
-        body = _attribute(_CTA_TUPLE_ORIG | _NESTED, original)
+        body = nfnetlink.attribute(_CTA_TUPLE_ORIG | _NESTED, original)
         if number:
-            body += _attribute(_CTA_ID, number)  # not a newer flow of the same addresses
+            body += nfnetlink.attribute(_CTA_ID, number)  # not a newer flow of the same addresses
         self._send(_DELETE, _ACK, family, body)
         try:
             for _ in self._messages():
@@ -116,8 +137,7 @@ class Flows:
         return 1
 
     def _send(self, kind: int, flags: int, family: int, body: bytes) -> None:
-        payload = struct.pack("!BBH", family, 0, 0) + body
-        self._socket.send(struct.pack("=IHHII", 16 + len(payload), kind, flags | _REQUEST, 1, 0) + payload)
+        self._socket.send(nfnetlink.message(kind, flags, family, 0, body))
 
     def _messages(self) -> Iterator[bytes]:
         """Bodies up to the end or the acknowledgement; OSError."""

@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 
-from corral.net import conntrack, dns, drivers, endpoints, plan, ports, rules, sandbox
+from corral.net import conntrack, dns, drivers, egress, endpoints, holding, plan, ports, rules, sandbox, traffic
 from corral.net.attached import Attached, close_names, host_servers, open_namespace
 from corral.net.directory import Directory
 from corral.net.filter import Filter
+from corral.net.gate import Gate
+from corral.net.holding import Holding
 from corral.net.linking import Linker
+from corral.net.lists import Lists
 from corral.net.model import (
     Attachment,
     Endpoint,
@@ -30,12 +33,11 @@ from corral.net.model import (
     NetworkSpec,
     NetworkView,
     PortBinding,
-    PortsFailed,
     PredefinedNetwork,
     SandboxFailed,
+    Traffic,
 )
 from corral.net.nft import Nft, NftError
-from corral.net.ports import Target
 from corral.net.publish import HeldPort, PortTaken, Publisher
 from corral.net.registry import Registry
 from corral.store.db import Database
@@ -56,20 +58,22 @@ class Core:
         self._host = sandbox.Host()
         self._filter = Filter(settings, nft, self._all_elements)
         self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
+        self._holding = Holding(self.registry, self.publisher)
         self._linker = Linker(settings, self._host, self.sweep)
+        self.lists = Lists(settings, nft, self.registry, self._host, self.attached, self._linker.ensure)
         self._dying: list[str] = []
 
     # -- life of the daemon ------------------------------------------------------------------------------------
 
-    def open(self, live: Live) -> None:
+    def open(self, live: Live, egress_lists: Mapping[str, Sequence[str]]) -> None:
         """Bring the host to what the records and the live containers need; SandboxFailed, NftError."""
         try:
-            self._prepare_host(live)
+            self._prepare_host(live, egress_lists)
         except OSError as error:
             raise SandboxFailed("the host", error) from error
         self.install()
 
-    def _prepare_host(self, live: Live) -> None:
+    def _prepare_host(self, live: Live, egress_lists: Mapping[str, Sequence[str]]) -> None:
         self.registry.load(self._foreign(), self._host.bridge_address(self.settings.bridge))
         if self.settings.ip_forward:
             sandbox.write_sysctl("net/ipv4/ip_forward", "1")
@@ -83,11 +87,14 @@ class Core:
                     _log.warning("cannot prepare network %s: %s", record.name, error)  # its parent may come later
                 self._know(record)
         for container_id, (pid, joined, bindings) in live.items():
-            self._adopt(container_id, pid, joined, bindings)
+            policy = egress.parse(egress_lists.get(container_id, ()))
+            gate = self.lists.recall(container_id, policy) if policy is not None else None
+            self._adopt(container_id, pid, joined, bindings, gate)
+        self.lists.forget_strangers()
         self._remove_strays()
 
     def _know(self, record: NetworkRecord) -> None:
-        if not record.default:
+        if not record.default or self.settings.bridge_names:
             subnets = tuple(ip_network(pool.subnet) for pool in record.pools)
             self.directory.add_network(record.id, record.name, subnets)
 
@@ -101,12 +108,14 @@ class Core:
                 self._dying += [plan.host_link(endpoint.endpoint_id) for endpoint in attached.endpoints]
             self.sweep()
             self._filter.withdraw()
+            self.lists.withdraw()
             for record in self.registry.all():
                 self._linker.remove(record)
         self._host.close()
 
     def install(self) -> None:
         """Put the whole rule set in place, whatever is there."""
+        self.lists.filter.install()  # first: what it guards is open meanwhile
         self._filter.install()
 
     def look_around(self) -> None:
@@ -119,21 +128,26 @@ class Core:
             if record.bridge:
                 elements += rules.of_network(record)
         for attached in self.attached.values():
-            elements += self._elements(attached)
+            elements += self._holding.elements(attached)
         return elements
 
     def _adopt(
-        self, container_id: str, pid: int, joined: tuple[Endpoint, ...], bindings: tuple[PortBinding, ...]
+        self,
+        container_id: str,
+        pid: int,
+        joined: tuple[Endpoint, ...],
+        bindings: tuple[PortBinding, ...],
+        gate: Gate | None,
     ) -> None:
         """Take back what a live container holds."""
         for endpoint in joined:
             self.registry.retake(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
         name = next((endpoint.dns_names[0] for endpoint in joined if endpoint.dns_names), "")
-        attached = Attached(name, "", pid, joined, [], ports.collapse(bindings))
-        target = _target(joined)
+        attached = Attached(name, "", pid, joined, [], ports.collapse(bindings), gate=gate)
+        target = holding.target_of(joined)
         for binding in attached.bindings:
             try:
-                attached.held += self._hold(joined, [binding])
+                attached.held += self._holding.hold(joined, [binding])
             except PortTaken as error:
                 # The container runs and its map elements work; somebody else has the port for IPv6 and loopback.
                 _log.warning("cannot hold a published port of container %s again: %s", container_id[:12], error)
@@ -141,7 +155,7 @@ class Core:
         self.attached[container_id] = attached
         for endpoint in joined:
             self.directory.add(endpoint)
-        attached.upstream = next((endpoint.upstream for endpoint in joined if endpoint.upstream), ())
+        attached.upstream = next((endpoint.upstream for endpoint in joined if endpoint.upstream), ()) or host_servers()
         try:
             namespace_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -226,41 +240,53 @@ class Core:
         hostname: str,
         name: str,
         upstream: tuple[str, ...] = (),
+        egress_list: Sequence[str] = (),
     ) -> Attachment:
         """Connect a container's namespace to its networks and publish its ports; all or nothing."""
         if container_id in self.attached:
             raise NetworkRefused(f"container {container_id} is already attached to its networks")
-        path = f"/proc/{pid}/ns/net"
         with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as undo:
-            namespace_fd = open_namespace(path, name)
+            namespace_fd = open_namespace(f"/proc/{pid}/ns/net", name)
             cleanup.callback(os.close, namespace_fd)
             attached = Attached(name, hostname, pid, (), [], tuple(bindings), upstream or host_servers())
+            policy = egress.parse(egress_list)
+            attached.gate = Gate(policy) if policy is not None else None
             for request in requests:
                 endpoint = self._allocate(request, container_id, attached)
                 if endpoint is not None:
                     attached.endpoints += (endpoint,)
                     undo.callback(self.registry.release, endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
-            attached.held = self._publish(attached, bindings)
+            attached.held = self._holding.publish(attached, bindings)
             undo.callback(self.publisher.release, attached.held)
+            self.lists.begin(container_id, attached)
+            undo.callback(self.lists.end, container_id, attached)
             self._linker.link_all(self.registry.get, attached, namespace_fd, undo)
             self._serve_names(attached, namespace_fd)
             undo.callback(close_names, attached)
-            self._filter.add(self._elements(attached))
-            conntrack.forget(_udp_ports(attached.held))
+            self._filter.add(self._holding.elements(attached))
+            conntrack.forget(holding.udp_ports(attached.held))
             self.attached[container_id] = attached
             attached.keep_namespace(namespace_fd)
             for endpoint in attached.endpoints:
                 self.directory.add(endpoint)
             undo.pop_all()
-        return Attachment(attached.endpoints, self._shown(attached), path)
+        return self._attachment(attached)
+
+    def _attachment(self, attached: Attached) -> Attachment:
+        sandbox_path = f"/proc/{attached.pid}/ns/net"
+        return Attachment(attached.endpoints, self._holding.shown(attached), sandbox_path, attached.dns is not None)
 
     def detach(self, container_id: str) -> Attached | None:
         """Forget a container; the caller closes the sockets of what is returned."""
         attached = self.attached.pop(container_id, None)
         if attached is None:
             return None
-        self._filter.delete(self._elements(attached))
-        conntrack.forget(_udp_ports(attached.held), [a for e in attached.endpoints for a in (e.ipv4, e.ipv6) if a])
+        self._filter.delete(self._holding.elements(attached))
+        self.lists.end(container_id, attached)
+        self.lists.leave([text for endpoint in attached.endpoints for text in (endpoint.ipv4, endpoint.ipv6)])
+        conntrack.forget(
+            holding.udp_ports(attached.held), [a for e in attached.endpoints for a in (e.ipv4, e.ipv6) if a]
+        )
         for endpoint in attached.endpoints:
             self.directory.remove(endpoint)
             self.registry.release(endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
@@ -290,25 +316,31 @@ class Core:
         hostname: str,
         name: str,
         upstream: tuple[str, ...] = (),
+        egress_list: Sequence[str] = (),
     ) -> tuple[Attachment, list[HeldPort]]:
         """Connect a running container to one more network; what it has now, and ports that are no longer held."""
         record = self.registry.get(request.network)
-        attached = self.attached.get(container_id) or Attached(
-            name, hostname, pid, (), [], (), upstream or host_servers()
-        )
+        attached = self.attached.get(container_id)
+        if attached is None:
+            policy = egress.parse(egress_list)
+            gate = Gate(policy) if policy is not None else None
+            attached = Attached(name, hostname, pid, (), [], (), upstream or host_servers(), gate=gate)
         if record.driver in ("host", "null"):
             raise NetworkRefused(f"container cannot be connected to {record.name} network")
         if any(endpoint.network_id == record.id for endpoint in attached.endpoints):
             raise NetworkRefused(f"endpoint with name {attached.name} already exists in network {record.name}")
-        path = f"/proc/{pid}/ns/net"
         with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as undo:
-            namespace_fd = open_namespace(path, name)
+            namespace_fd = open_namespace(f"/proc/{pid}/ns/net", name)
             cleanup.callback(os.close, namespace_fd)
             endpoint = self._allocate(request, container_id, attached)
             assert endpoint is not None
             undo.callback(self.registry.release, endpoint.network_id, endpoint.ipv4, endpoint.ipv6)
             after = (*attached.endpoints, endpoint)
             families = plan.default_families(after)[endpoint.endpoint_id]
+            undo.callback(self.lists.filter.install)
+            if container_id not in self.attached:
+                self.lists.begin(container_id, attached)
+            self.lists.move(container_id, attached, after)  # before there is a link
             self._linker.link(record, endpoint, families, namespace_fd, name)
             undo.callback(self._linker.unlink, endpoint, namespace_fd)
             dropped = self._change_endpoints(attached, after)
@@ -317,7 +349,7 @@ class Core:
             attached.keep_namespace(namespace_fd)
             self.directory.add(endpoint)
             undo.pop_all()
-        return Attachment(attached.endpoints, self._shown(attached), path), dropped
+        return self._attachment(attached), dropped
 
     def disconnect(self, container_id: str, ref: str) -> tuple[Attachment, list[HeldPort]]:
         """Take a running container off a network; what it has now, and ports that are no longer held."""
@@ -332,9 +364,28 @@ class Core:
         if attached.dns is not None:
             attached.dns.endpoints = after
         self._linker.unlink(gone, attached.namespace_fd)
+        self.lists.move(container_id, replace(attached, endpoints=(*after, gone)), after)
+        self.lists.leave([gone.ipv4, gone.ipv6])
         self.registry.release(gone.network_id, gone.ipv4, gone.ipv6)
         self._linker.restore_routes(attached)
-        return Attachment(after, self._shown(attached), f"/proc/{attached.pid}/ns/net"), dropped
+        return self._attachment(attached), dropped
+
+    def change_egress(self, container_id: str, texts: Sequence[str]) -> Attachment | None:
+        """Give a running container another egress list, or none; what it has now, None if it is on no network."""
+        attached = self.attached.get(container_id)
+        if attached is None:
+            return None
+        policy = egress.parse(texts)
+        if policy is not None and attached.dns is None:
+            namespace_fd = open_namespace(f"/proc/{attached.pid}/ns/net", attached.name)
+            try:
+                self._serve_names(attached, namespace_fd, wanted=True)
+            finally:
+                os.close(namespace_fd)
+        self.lists.change(container_id, attached, policy)
+        if attached.dns is not None:
+            attached.dns.gate = attached.gate
+        return self._attachment(attached)
 
     def change_ports(
         self,
@@ -347,21 +398,21 @@ class Core:
         attached = self.attached.get(container_id)
         if attached is None:
             raise NetworkRefused(f"container {container_id} is not attached to a network")
-        old, before = attached.held, self._elements(attached)
-        leaving = {_side(binding) for binding in removed}
-        dropped = {_side(port.binding): port for port in old if _side(port.binding) in leaving}
-        kept = [port for port in old if _side(port.binding) not in leaving]
+        old, before = attached.held, self._holding.elements(attached)
+        leaving = {holding.side(binding) for binding in removed}
+        dropped = {holding.side(port.binding): port for port in old if holding.side(port.binding) in leaving}
+        kept = [port for port in old if holding.side(port.binding) not in leaving]
         # A port that only changes its place in the container keeps its socket: no moment in which others could take it.
         moved: list[HeldPort] = []
         for binding in added:
-            port = dropped.get(_side(binding))
+            port = dropped.get(holding.side(binding))
             if port is not None and port.binding.host_ip == binding.host_ip and not binding.host_port_end:
-                moved.append(replace(dropped.pop(_side(binding)), binding=binding))
-        places = {_side(port.binding) for port in moved}
-        new = self._publish(attached, [binding for binding in added if _side(binding) not in places])
+                moved.append(replace(dropped.pop(holding.side(binding)), binding=binding))
+        places = {holding.side(port.binding) for port in moved}
+        new = self._holding.publish(attached, [binding for binding in added if holding.side(binding) not in places])
         attached.held = [*kept, *moved, *new]
         try:
-            self._filter.replace(before, self._elements(attached))
+            self._filter.replace(before, self._holding.elements(attached))
         except NftError:
             attached.held = old
             self.publisher.release(new)
@@ -369,8 +420,31 @@ class Core:
         attached.bindings = tuple(wanted)
         for port in dropped.values():
             self.publisher.forget(port)
-        conntrack.forget(_udp_ports([*dropped.values(), *moved, *new]))
-        return self._shown(attached), list(dropped.values())
+        conntrack.forget(holding.udp_ports([*dropped.values(), *moved, *new]))
+        return self._holding.shown(attached), list(dropped.values())
+
+    def traffic(self, container_id: str) -> Traffic:
+        """What a container received and sent; empty when it is on no network."""
+        attached = self.attached.get(container_id)
+        if attached is None:
+            return Traffic({}, {})
+        counts = self._filter.counts(self._holding.elements(attached))
+        return self._traffic(attached, self._host.netlink.counters(), counts)
+
+    def all_traffic(self) -> dict[str, Traffic]:
+        """The same of every container that is on a network."""
+        interfaces, counts = self._host.netlink.counters(), self._filter.counts()
+        return {one: self._traffic(attached, interfaces, counts) for one, attached in self.attached.items()}
+
+    def _traffic(
+        self, attached: Attached, interfaces: Mapping[str, tuple[int, int, int, int]], counts: rules.Counts
+    ) -> Traffic:
+        bindings, target = self._counted(attached), holding.target_of(attached.endpoints)
+        return traffic.of_container(attached.endpoints, interfaces, target, bindings, counts)
+
+    @staticmethod
+    def _counted(attached: Attached) -> list[PortBinding]:
+        return [port.binding for port in attached.held if not port.routed]
 
     def rename(self, container_id: str, name: str) -> tuple[Endpoint, ...]:
         """Call a container by another name; its endpoints now."""
@@ -381,6 +455,7 @@ class Core:
         for endpoint in attached.endpoints:
             self.directory.remove(endpoint)
         attached.endpoints = tuple(endpoints.renamed(endpoint, old, name) for endpoint in attached.endpoints)
+        self.lists.leave([text for endpoint in attached.endpoints for text in (endpoint.ipv4, endpoint.ipv6)])
         for endpoint in attached.endpoints:
             self.directory.add(endpoint)
         if attached.dns is not None:
@@ -389,19 +464,19 @@ class Core:
 
     def _change_endpoints(self, attached: Attached, wanted: tuple[Endpoint, ...]) -> list[HeldPort]:
         """Move a container's rules and published ports to another set of endpoints; ports it no longer has."""
-        before = self._elements(attached)
+        before = self._holding.elements(attached)
         old_endpoints, old_held = attached.endpoints, attached.held
         attached.endpoints = wanted
-        target = _target(wanted)
-        kept = bool(old_held) and old_held[0].routed != self._translates(wanted)
+        target = holding.target_of(wanted)
+        kept = bool(old_held) and old_held[0].routed != self._holding.translates(wanted)
         if plan.gateway_endpoint(wanted) is None:
             attached.held, kept = [], False
         elif kept:
             attached.held = [replace(port, target=target) for port in old_held]
         else:
-            attached.held = self._publish(attached, attached.bindings)
+            attached.held = self._holding.publish(attached, attached.bindings)
         try:
-            self._filter.replace(before, self._elements(attached))
+            self._filter.replace(before, self._holding.elements(attached))
         except NftError:
             if not kept:
                 self.publisher.release(attached.held)
@@ -424,11 +499,23 @@ class Core:
         if not record.connects:
             return None  # none, and host, where there is nothing to set up
         called = (attached.name, container_id[:12], attached.hostname)
-        return endpoints.build(self.registry, record, request, attached.endpoints, called, attached.upstream)
+        return endpoints.build(
+            self.registry,
+            record,
+            request,
+            attached.endpoints,
+            called,
+            attached.upstream,
+            bridge_names=self.settings.bridge_names,
+        )
 
-    def _serve_names(self, attached: Attached, namespace_fd: int) -> None:
-        """Give a container on user-defined networks its DNS server, or tell that server where the container is now."""
-        if attached.dns is None and any(endpoint.dns_names for endpoint in attached.endpoints):
+    def _serve_names(self, attached: Attached, namespace_fd: int, *, wanted: bool = False) -> None:
+        """Give a container its DNS server if it needs one, or tell that server where the container is now.
+
+        One on user-defined networks needs it for names, one with an egress list for what they stand for.
+        """
+        needed = wanted or attached.gate is not None or any(endpoint.dns_names for endpoint in attached.endpoints)
+        if attached.dns is None and needed and attached.endpoints:
             try:
                 with self._host.within(namespace_fd):
                     attached.dns = dns.open_sockets()
@@ -437,60 +524,5 @@ class Core:
         if attached.dns is not None:
             attached.dns.endpoints = attached.endpoints
             attached.dns.upstream = attached.upstream
+            attached.dns.gate = attached.gate
             attached.dns.forward = any(e.gateway or e.gateway6 or e.on_link for e in attached.endpoints)
-
-    def _publish(self, attached: Attached, bindings: Sequence[PortBinding]) -> list[HeldPort]:
-        gateway = plan.gateway_endpoint(attached.endpoints)
-        if gateway is None or not bindings:
-            return []
-        try:
-            return self._hold(attached.endpoints, bindings)
-        except PortTaken as error:
-            raise PortsFailed(attached.name, gateway.endpoint_id, str(error)) from error
-
-    def _hold(self, joined: tuple[Endpoint, ...], bindings: Sequence[PortBinding]) -> list[HeldPort]:
-        """Take ports of the host for bindings, or none where the container's own address is what is reached."""
-        if self._translates(joined):
-            return self.publisher.hold(bindings, _target(joined))
-        return [HeldPort(ports.check(binding), _target(joined), None, routed=True) for binding in bindings]
-
-    def _translates(self, joined: tuple[Endpoint, ...]) -> bool:
-        gateway = plan.gateway_endpoint(joined)
-        record = self.registry.find(gateway.network_id) if gateway else None
-        if gateway is None or record is None:
-            return True
-        families = [family for family, address in ((4, gateway.ipv4), (6, gateway.ipv6)) if address]
-        return any(rules.gateway_mode(record, family).startswith("nat") for family in families)
-
-    def _shown(self, attached: Attached) -> tuple[PortBinding, ...]:
-        return ports.expand((port.binding for port in attached.held), ipv6=self.publisher.ipv6)
-
-    def _elements(self, attached: Attached) -> list[rules.Element]:
-        found: list[rules.Element] = []
-        for endpoint in attached.endpoints:
-            if endpoint.driver == "bridge":
-                found += rules.of_endpoint(endpoint, plan.host_link(endpoint.endpoint_id))
-        gateway = plan.gateway_endpoint(attached.endpoints)
-        if gateway is not None and attached.held:
-            record = self.registry.find(gateway.network_id)  # None: a container outlived the default bridge's removal
-            modes = (rules.gateway_mode(record, 4), rules.gateway_mode(record, 6)) if record else ("nat", "nat")
-            found += rules.of_ports(
-                self._shown(attached),
-                Target(gateway.ipv4, gateway.ipv6),
-                modes=modes,
-            )
-        return found
-
-
-def _target(endpoints: tuple[Endpoint, ...]) -> Target:
-    gateway = plan.gateway_endpoint(endpoints)
-    return Target(gateway.ipv4, gateway.ipv6) if gateway else Target("", "")
-
-
-def _udp_ports(held: Sequence[HeldPort]) -> set[int]:
-    return {port.binding.host_port for port in held if port.binding.proto == "udp"}
-
-
-def _side(binding: PortBinding) -> tuple[str, str, int]:
-    """The host side of a binding; without IPv6 on the host, 0.0.0.0 and every address are the same."""
-    return binding.proto, binding.host_ip.replace("0.0.0.0", ""), binding.host_port

@@ -19,6 +19,7 @@ from ipaddress import ip_address
 
 from corral.net import dnswire, redirect
 from corral.net.directory import Directory
+from corral.net.gate import Gate
 from corral.net.model import Endpoint
 
 _ADDRESS = "127.0.0.11"
@@ -38,6 +39,7 @@ class Server:
     endpoints: tuple[Endpoint, ...] = ()
     upstream: tuple[str, ...] = ()
     forward: bool = True  # containers on internal networks only ask nobody else
+    gate: Gate | None = None  # of a container with an egress list
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     connections: int = 0
 
@@ -91,6 +93,15 @@ class Dns:
         """The answer from our networks; None when others are to be asked."""
         if query.type == dnswire.PTR:
             return self._reverse(server, query)
+        found = self._neighbours(server, query)
+        if not found:
+            return None
+        addresses = list(dict.fromkeys(ip_address(text) for text in _texts(found, query)))
+        random.shuffle(addresses)  # several containers of one alias share the work
+        return dnswire.answer(query, addresses)
+
+    def _neighbours(self, server: Server, query: dnswire.Query) -> list[Endpoint]:
+        """Who on the container's networks is called so."""
         found: list[Endpoint] = []
         for endpoint in server.endpoints:
             if not endpoint.dns_names:
@@ -98,16 +109,7 @@ class Dns:
             linked = next((target for target, alias in endpoint.links if alias.lower() == query.name), None)
             name = query.name if linked is None else linked[:12].lower()  # ids are known by their first 12 digits
             found += self._directory.find(endpoint.network_id, name)
-        if not found:
-            return None
-        texts: Sequence[str] = ()
-        if query.type == dnswire.A:
-            texts = [endpoint.ipv4 for endpoint in found if endpoint.ipv4]
-        elif query.type == dnswire.AAAA:
-            texts = [endpoint.ipv6 for endpoint in found if endpoint.ipv6]
-        addresses = list(dict.fromkeys(ip_address(text) for text in texts))
-        random.shuffle(addresses)  # several containers of one alias share the work
-        return dnswire.answer(query, addresses)
+        return found
 
     def _reverse(self, server: Server, query: dnswire.Query) -> bytes | None:
         address = dnswire.reverse(query.name)
@@ -135,6 +137,34 @@ class Dns:
             found = dnswire.answer(query, [], code=dnswire.NXDOMAIN if server.upstream else dnswire.SERVFAIL)
         return query, found
 
+    # -- egress lists ------------------------------------------------------------------------------------------
+
+    async def _gated(self, server: Server, gate: Gate, query: dnswire.Query, message: bytes, *, stream: bool) -> bytes:
+        """The answer to a container with an egress list; its addresses are let through before it is given."""
+        neighbours = [] if query.opcode or query.type == dnswire.PTR else self._neighbours(server, query)
+        names = dict.fromkeys([query.name, *(name.lower() for one in neighbours for name in one.dns_names)])
+        edns = bool(dnswire.payload_size(message, query))
+        if not neighbours and not self._may_ask(server, gate, query):
+            gate.refuse(query.name)
+            return dnswire.filtered(query, edns=edns)
+        reply = self._local(server, message)[1]
+        if reply is None:
+            reply = await self._upward(server, query, message, stream=stream)
+        try:
+            records = dnswire.addresses(reply, query)
+        except dnswire.Malformed:
+            return dnswire.answer(query, [], code=dnswire.SERVFAIL)
+        if not await gate.open(names if neighbours else (query.name,), records, ours=bool(neighbours)):
+            return dnswire.answer(query, [], code=dnswire.SERVFAIL)
+        return reply
+
+    def _may_ask(self, server: Server, gate: Gate, query: dnswire.Query) -> bool:
+        if gate.asks([query.name]):
+            return True
+        address = dnswire.reverse(query.name) if query.type == dnswire.PTR else None
+        # Whoever owns a block of addresses reads the questions about them: only those that can be reached are asked.
+        return address is not None and (address in gate.names or self._reverse(server, query) is not None)
+
     # -- UDP ---------------------------------------------------------------------------------------------------
 
     def _datagrams(self, server: Server) -> None:
@@ -144,9 +174,10 @@ class Dns:
             except OSError:
                 return
             query, reply = self._local(server, message)
+            if server.gate is not None and query is not None:
+                reply = None  # the task below answers
             if reply is not None:
-                limit = max(dnswire.MAX_UDP, _payload_size(message))
-                _send(server.udp, dnswire.fit(reply, query, limit) if query else reply, client)
+                _send(server.udp, _fit(reply, query, message) if query else reply, client)
             elif query is not None:
                 if len(server.tasks) >= _MAX_PENDING:
                     _send(server.udp, dnswire.answer(query, [], code=dnswire.SERVFAIL), client)
@@ -161,15 +192,21 @@ class Dns:
     async def _forward_datagram(
         self, server: Server, message: bytes, query: dnswire.Query, client: tuple[str, int]
     ) -> None:
-        reply = None
-        for upstream in server.upstream:
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(_UPSTREAM_TIMEOUT_S):
-                    reply = await self._ask(upstream, message)
-                break
-        if reply is None:
-            reply = dnswire.answer(query, [], code=dnswire.SERVFAIL)
+        if server.gate is not None:
+            reply = await self._gated(server, server.gate, query, message, stream=False)
+            reply = _fit(reply, query, message)
+        else:
+            reply = await self._upward(server, query, message, stream=False)
         _send(server.udp, dnswire.with_id(reply, query.id), client)
+
+    async def _upward(self, server: Server, query: dnswire.Query, message: bytes, *, stream: bool) -> bytes:
+        """What the first upstream server that answers says, or that none did."""
+        ask = self._ask_stream if stream else self._ask
+        for upstream in server.upstream:
+            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+                async with asyncio.timeout(_UPSTREAM_TIMEOUT_S):
+                    return await ask(upstream, message)
+        return dnswire.answer(query, [], code=dnswire.SERVFAIL)
 
     async def _ask(self, upstream: str, message: bytes) -> bytes:
         """One server's reply.  A fresh connected socket and a random id make forged replies hard to place."""
@@ -219,13 +256,11 @@ class Dns:
 
     async def _stream_reply(self, server: Server, message: bytes) -> bytes | None:
         query, reply = self._local(server, message)
+        if server.gate is not None and query is not None:
+            return await self._gated(server, server.gate, query, message, stream=True)
         if reply is not None or query is None:
             return reply
-        for upstream in server.upstream:
-            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-                async with asyncio.timeout(_UPSTREAM_TIMEOUT_S):
-                    return await self._ask_stream(upstream, message)
-        return dnswire.answer(query, [], code=dnswire.SERVFAIL)
+        return await self._upward(server, query, message, stream=True)
 
     async def _ask_stream(self, upstream: str, message: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(upstream, self._port)
@@ -242,11 +277,16 @@ async def _read_message(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(length)
 
 
-def _payload_size(message: bytes) -> int:
-    """The UDP size that the client says it takes (EDNS, RFC 6891): an OPT record is the last thing in a query."""
-    if len(message) >= 23 and message[10:12] != b"\0\0" and message[-11:-8] == b"\0\0\x29":
-        return int(struct.unpack_from("!H", message, len(message) - 8)[0])
-    return dnswire.MAX_UDP
+def _texts(found: Sequence[Endpoint], query: dnswire.Query) -> list[str]:
+    """The addresses of endpoints that a question is about."""
+    if query.type == dnswire.A:
+        return [endpoint.ipv4 for endpoint in found if endpoint.ipv4]
+    return [endpoint.ipv6 for endpoint in found if endpoint.ipv6] if query.type == dnswire.AAAA else []
+
+
+def _fit(reply: bytes, query: dnswire.Query, message: bytes) -> bytes:
+    """The reply, or what sends the client to TCP if it is larger than the client said it takes."""
+    return dnswire.fit(reply, query, max(dnswire.MAX_UDP, dnswire.payload_size(message, query)))
 
 
 def _send(udp: socket.socket, reply: bytes, client: tuple[str, int]) -> None:

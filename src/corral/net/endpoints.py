@@ -6,9 +6,11 @@ import os
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
-from corral.net import driveropts, ipam, parents
+from corral.net import addresses, driveropts, ipam, parents
 from corral.net.model import Endpoint, EndpointRequest, InvalidNetwork, NetworkRecord, NetworkRefused
 from corral.net.registry import Registry, new_id, parse_address
+
+_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
 def check(record: NetworkRecord, request: EndpointRequest) -> None:
@@ -26,11 +28,13 @@ def check(record: NetworkRecord, request: EndpointRequest) -> None:
             address = parse_address(wanted, family)
             if not any(address in ip_network(pool.subnet) for pool in record.pools):
                 raise ipam.AddressOutsidePool(wanted)
+    if request.egress and not record.limits_egress:
+        raise NetworkRefused(f"cannot limit egress on network {record.name}: the host does not route for it")
     if request.rate_in and not record.bridge:
         raise NetworkRefused(f"cannot limit what arrives on network {record.name}: it is not a bridge")
     for text in request.link_local:
         try:
-            valid = ip_address(text).is_link_local
+            valid = addresses.address(text).is_link_local
         except ValueError:
             valid = False
         if not valid:
@@ -50,13 +54,16 @@ def build(
     others: tuple[Endpoint, ...],
     names: tuple[str, ...],
     upstream: tuple[str, ...],
+    *,
+    bridge_names: bool,
 ) -> Endpoint:
     """A new endpoint beside a container's `others`; its addresses are taken from the registry."""
     check(record, request)
     ipv4, ipv6 = registry.allocate(record, request)
     used = {endpoint.interface for endpoint in others}
     interface = driveropts.interface(request.driver_opts, used)
-    all_names = () if record.default else tuple(dict.fromkeys(filter(None, (names[0], *request.aliases, *names[1:]))))
+    nameless = record.default and not bridge_names
+    all_names = () if nameless else tuple(dict.fromkeys(filter(None, (names[0], *request.aliases, *names[1:]))))
     endpoint = Endpoint(
         record.id,
         record.name,
@@ -70,7 +77,7 @@ def build(
         links=request.links,
         gw_priority=request.gw_priority,
         driver_opts=request.driver_opts,
-        upstream=() if record.default else upstream,
+        upstream=upstream,
         driver=record.driver,
         link_local=request.link_local,
         rate_in=request.rate_in,
@@ -106,8 +113,6 @@ def _is_mac(text: str) -> bool:
     parts = text.replace("-", ":").split(":")
     if len(parts) != 6 or any(len(part) != 2 for part in parts):
         return False
-    try:
-        octets = [int(part, 16) for part in parts]
-    except ValueError:
+    if not all(set(part) <= _HEXADECIMAL for part in parts):
         return False
-    return not octets[0] & 1  # a group address cannot be an interface's
+    return not int(parts[0], 16) & 1  # a group address cannot be an interface's

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Collection, Iterable
 
 from corral.net import rules
 from corral.net.coexist import Coexistence
@@ -27,8 +28,26 @@ class Filter:
         if self._nft is None:
             return
         self._mark = mark = self._coexistence.apply(self._nft)
-        proxied = self._settings.userland_proxy
-        self._nft.run(rules.install(self._settings.table, self._everything(), mark=mark, proxied=proxied))
+        proxied, counts = self._settings.userland_proxy, self.counts()
+        self._nft.run(
+            rules.install(self._settings.table, self._everything(), mark=mark, proxied=proxied, counts=counts)
+        )
+
+    def counts(self, elements: Collection[Element] | None = None) -> rules.Counts:
+        """What went through published ports, those that `elements` stand for or all."""
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        if self._nft is None:
+            return found
+        for name in rules.COUNTING:
+            command = f"list set inet {self._settings.table} {name}"
+            if elements is not None:
+                wanted = [element.key for element in elements if element.set == name]
+                if not wanted:
+                    continue
+                command = f"get element inet {self._settings.table} {name} {{ {', '.join(wanted)} }}"
+            with contextlib.suppress(NftError):  # there is none yet, or somebody flushed it
+                found |= rules.counted(name, self._nft.run(command))
+        return found
 
     def look_around(self) -> None:
         """Others changed their chains: see whether they drop now what they let through before, or the reverse."""

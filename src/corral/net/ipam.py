@@ -17,6 +17,7 @@ from ipaddress import (
 )
 
 from corral import errors
+from corral.net import addresses
 from corral.net.model import AddressPool, PoolRecord
 
 Address = IPv4Address | IPv6Address
@@ -68,14 +69,14 @@ class InvalidPool(errors.InvalidParameter):
 
 def _parse(text: str, what: str) -> Network:
     try:
-        return ip_network(text)
+        return addresses.network(text)
     except ValueError as error:
         raise InvalidPool(f"invalid network config:\ninvalid {what} {text}: {error}") from error
 
 
 def _parse_address(text: str, what: str) -> Address:
     try:
-        return ip_address(text)
+        return addresses.address(text)
     except ValueError as error:
         raise InvalidPool(f"invalid network config:\ninvalid {what} {text}: {error}") from error
 

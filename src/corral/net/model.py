@@ -45,6 +45,11 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     parent_ours: bool = False  # we made it: a VLAN's, or one that leads nowhere
 
     @property
+    def limits_egress(self) -> bool:
+        """Whether all that its containers send can be led through the host: it needs an address there."""
+        return bool(self.bridge) and all(pool.gateway for pool in self.pools)
+
+    @property
     def connects(self) -> bool:
         """Whether containers get interfaces of it: not of host and none."""
         return bool(self.bridge or self.parent)
@@ -85,6 +90,7 @@ class EndpointRequest:
     link_local: tuple[str, ...] = ()
     rate_in: int = 0  # bytes a second that arrive and that are sent; 0 is any
     rate_out: int = 0
+    egress: bool = False  # the container has an egress list
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,28 @@ class Attachment:
     endpoints: tuple[Endpoint, ...]
     ports: tuple[PortBinding, ...]
     sandbox: str
+    embedded: bool = False  # whether the container has our DNS server
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What went through something: towards the container, and from it."""
+
+    packets_in: int = 0
+    bytes_in: int = 0
+    packets_out: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a container received and sent, by network name, and what of it came through published ports.
+
+    A port is (protocol, host port); of one that is published at several addresses all are counted together.
+    """
+
+    networks: dict[str, Passed]
+    ports: dict[tuple[str, int], Passed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +190,7 @@ class NetworkSettings:
     default_gateway: str = ""
     pools: tuple[AddressPool, ...] = DEFAULT_POOLS
     mtu: int = 1500
+    bridge_names: bool = False  # containers on the default bridge find each other by name
     packet_filter: bool = True  # dockerd's --iptables
     ip_forward: bool = True
     ip_masq: bool = True

@@ -31,6 +31,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 1
 IFLA_NET_NS_FD, IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 28, 1, 2, 1
 IFLA_LINK, IFLA_MODE, IFLA_IPVLAN_FLAGS, IFLA_VLAN_ID = 5, 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_MODE = 4, 5, 4
+IFLA_STATS64 = 23
 IFLA_AF_SPEC, IFLA_INET6_ADDR_GEN_MODE = 26, 8
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
@@ -280,6 +281,16 @@ class Socket:
     def links(self) -> list[Link]:
         """All interfaces of the namespace."""
         return [_link(body) for body in self._query(_dump(RTM_GETLINK))]
+
+    def counters(self) -> dict[str, tuple[int, int, int, int]]:
+        """By interface: packets received, packets sent, bytes received, bytes sent."""
+        found = {}
+        for body in self._query(_dump(RTM_GETLINK)):
+            values = _attributes(body[_IFINFO.size :])
+            if IFLA_STATS64 in values:
+                name = values.get(IFLA_IFNAME, b"").rstrip(b"\0").decode()
+                found[name] = struct.unpack_from("=QQQQ", values[IFLA_STATS64])
+        return found
 
     def find_link(self, name: str) -> Link | None:
         """The interface called `name`."""

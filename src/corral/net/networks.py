@@ -8,16 +8,20 @@ itself serves the proxy and the watch on the packet filter.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 from typing import TypeVar
 
 from corral.errors import CorralError
 from corral.net.core import Core, Live
 from corral.net.dns import Dns
 from corral.net.drivers import PREDEFINED
+from corral.net.listed import Resolved
 from corral.net.model import (
     Attachment,
     Endpoint,
@@ -27,10 +31,12 @@ from corral.net.model import (
     NetworkSpec,
     NetworkView,
     PortBinding,
+    Traffic,
 )
 from corral.net.nft import Nft
 from corral.net.proxy import Proxy
 from corral.net.publish import HeldPort
+from corral.net.refusals import Refusal, Refusals
 from corral.net.watch import Watch
 from corral.store.db import Database
 
@@ -72,6 +78,8 @@ class Networks:
         self._heal: asyncio.TimerHandle | None = None
         self._healing: asyncio.Task[None] | None = None
         self._damaged = False
+        self._refusals: Refusals | None = None
+        self.on_refusal: Callable[[str, Refusal], None] = lambda container_id, refusal: None
 
     @property
     def core(self) -> Core:
@@ -84,15 +92,17 @@ class Networks:
         future = asyncio.get_running_loop().run_in_executor(self._thread, operation)
         return await asyncio.shield(future)
 
-    async def open(self, live: Live) -> None:
+    async def open(self, live: Live, egress_lists: Mapping[str, Sequence[str]] | None = None) -> None:
         """Make or repair bridges and rules; take back what `live` containers hold; remove what is of nobody.
 
-        `live` maps container ids to (pid, endpoints, published ports as `Attachment.ports` had them).
+        `live` maps container ids to (pid, endpoints, published ports as `Attachment.ports` had them), `egress_lists`
+        those that have one to it.
         """
         self._core = await self._do(functools.partial(Core, self._db, self._settings, self._nft))
         if self._settings.packet_filter:
-            self._watch = Watch(self._settings.table)
-        await self._do(functools.partial(self.core.open, live))
+            self._watch = Watch(self._settings.table, self.core.lists.filter.table)
+            self._listen()
+        await self._do(functools.partial(self.core.open, live, egress_lists or {}))
         if self._watch is not None:
             self._watch.learn()
             asyncio.get_running_loop().add_reader(self._watch.fileno(), self._filter_changed)
@@ -100,11 +110,33 @@ class Networks:
         for container_id in self.core.attached:
             self._serve(container_id)
 
+    def _listen(self) -> None:
+        """Hear of what egress lists refuse."""
+        try:
+            self._refusals = Refusals()
+        except OSError as error:
+            _log.warning("there will be no log of refused egress: %s", error)
+            return
+        self.core.lists.filter.group = self._refusals.group
+        asyncio.get_running_loop().add_reader(self._refusals.fileno(), self._refused)
+
+    def _refused(self) -> None:
+        assert self._refusals is not None
+        for refusal in self._refusals.read():
+            found = next((one for one in self.core.attached if one.startswith(refusal.key)), None)
+            gate = self.core.attached[found].gate if found is not None else None
+            if found is not None and gate is not None:
+                name = gate.names.get(ip_address(refusal.address), "")
+                self.on_refusal(found, dataclasses.replace(refusal, name=name))
+
     async def close(self, *, keep: bool) -> None:
         """Let go of everything; unless `keep`, also remove bridges, pairs and rules from the host."""
         if self._watch is not None:
             asyncio.get_running_loop().remove_reader(self._watch.fileno())
             self._watch.close()
+        if self._refusals is not None:
+            asyncio.get_running_loop().remove_reader(self._refusals.fileno())
+            self._refusals.close()
         for timer in (self._sweep, self._heal):
             if timer is not None:
                 timer.cancel()
@@ -134,15 +166,24 @@ class Networks:
         hostname: str,
         name: str,
         upstream: tuple[str, ...] = (),
+        egress_list: Sequence[str] = (),
     ) -> Attachment:
         """Connect the network namespace of `pid` and publish `ports`; on error nothing is left half made.
 
         `upstream` are the DNS servers (`--dns`) that the embedded server asks in turn; empty: those of the host.
+        `egress_list` is in the words of `egress`.
         A caller that may be cancelled prepares its `detach` before, since the work here is finished regardless.
         """
         attachment = await self._do(
             lambda: self.core.attach(
-                container_id, pid, requests, ports, hostname=hostname, name=name, upstream=upstream
+                container_id,
+                pid,
+                requests,
+                ports,
+                hostname=hostname,
+                name=name,
+                upstream=upstream,
+                egress_list=egress_list,
             )
         )
         self._serve(container_id)
@@ -164,11 +205,20 @@ class Networks:
         attached = self.core.attached.get(container_id)
         if attached is None or self._proxy is None or self._dns is None:
             return
+        if attached.gate is not None:
+            attached.gate.admit = functools.partial(self._admit, container_id)
+            attached.gate.note = functools.partial(self._refused_name, container_id)
         if attached.dns is not None:
             self._dns.add(attached.dns)
         if self._settings.userland_proxy:
             for port in attached.held:
                 self._proxy.add(port)
+
+    async def _admit(self, container_id: str, wanted: Mapping[Resolved, tuple[str, int]]) -> None:
+        await self._do(lambda: self.core.lists.know(container_id, wanted))
+
+    def _refused_name(self, container_id: str, name: str) -> None:
+        self.on_refusal(container_id, Refusal(container_id[:12], time.time_ns(), "dns", "", 0, name))
 
     def _start_sweep(self) -> None:
         self._sweep = None
@@ -184,7 +234,9 @@ class Networks:
         ours, shared = self._watch.changed()
         self._damaged = self._damaged or ours
         if (ours or shared) and self._heal is None:
-            self._heal = asyncio.get_running_loop().call_later(_HEAL_AFTER_S, self._start_heal)
+            # What an egress list forbids is open as long as the rules are gone.
+            delay = 0.0 if ours and self.core.lists else _HEAL_AFTER_S
+            self._heal = asyncio.get_running_loop().call_later(delay, self._start_heal)
 
     def _start_heal(self) -> None:
         self._heal = None
@@ -240,10 +292,13 @@ class Networks:
         hostname: str,
         name: str,
         upstream: tuple[str, ...] = (),
+        egress_list: Sequence[str] = (),
     ) -> Attachment:
         """Connect a running container to one more network; all that it has now."""
         attachment, dropped = await self._do(
-            lambda: self.core.connect(container_id, pid, request, hostname=hostname, name=name, upstream=upstream)
+            lambda: self.core.connect(
+                container_id, pid, request, hostname=hostname, name=name, upstream=upstream, egress_list=egress_list
+            )
         )
         self._drop(dropped)
         self._serve(container_id)
@@ -271,6 +326,29 @@ class Networks:
         self._drop(dropped)
         self._serve(container_id)
         return shown
+
+    async def change_egress(self, container_id: str, texts: Sequence[str]) -> Attachment | None:
+        """Give a running container another egress list, or none; what it has now, None when it is on no network."""
+        attachment = await self._do(lambda: self.core.change_egress(container_id, texts))
+        self._serve(container_id)
+        return attachment
+
+    async def traffic(self, container_id: str) -> Traffic:
+        """What a container received and sent."""
+        return await self._do(lambda: self.core.traffic(container_id))
+
+    async def all_traffic(self) -> dict[str, Traffic]:
+        """The same of every container that is on a network, by id."""
+        return await self._do(self.core.all_traffic)
+
+    def resolved(self, container_id: str) -> tuple[tuple[str, str, str, int], ...]:
+        """(name, address, service, seconds left) of what names stand for in a container's egress list."""
+        attached = self.core.attached.get(container_id)
+        if attached is None or attached.gate is None:
+            return ()
+        names = attached.gate.resolved
+        left = attached.gate.left().items()
+        return tuple(sorted((names[one][0], str(one.address), str(one.service), s) for one, s in left if one in names))
 
     async def rename(self, container_id: str, name: str) -> tuple[Endpoint, ...]:
         """Make a container known under another name; its endpoints now (empty when it is not attached)."""

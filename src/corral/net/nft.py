@@ -6,10 +6,19 @@ Adding or deleting an element takes about 0.1 ms this way; starting `nft` takes 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import select
+import socket
 
 from corral import errors
+from corral.net import nfnetlink
 
+_NEWTABLE = 10 << 8  # NFNL_SUBSYS_NFTABLES; NFT_MSG_NEWTABLE
+_TABLE_NAME, _TABLE_FLAGS, _OWNED, _PERSISTENT = 1, 2, 0x2, 0x4
+_NFTABLES = 10
+_FAMILIES = {"inet": 1, "bridge": 7}
+_ACK_S = 5.0
 _FD_SETSIZE = 1024  # the library waits with select(2), and the C library aborts a process that passes this limit
 
 
@@ -48,12 +57,12 @@ class Nft:
             getter = getattr(library, f"nft_ctx_get_{name}_buffer")
             getter.argtypes = (ctypes.c_void_p,)
             getter.restype = ctypes.c_char_p
-        before = set(os.listdir("/proc/thread-self/fd"))
+        before = _sockets()
         self._context = library.nft_ctx_new(0)
         if not self._context:
             raise NftMissing("it gave no context")
-        opened = [int(name) for name in set(os.listdir("/proc/thread-self/fd")) - before]
-        if opened and min(opened) >= _FD_SETSIZE:
+        self._fd = min((fd for fd, _ in _sockets() - before if _is_netfilter(fd)), default=-1)
+        if self._fd >= _FD_SETSIZE:
             self.close()
             raise NftMissing(f"{_FD_SETSIZE} or more descriptors were open before it")
         library.nft_ctx_buffer_output(self._context)
@@ -68,7 +77,51 @@ class Nft:
             raise NftError(complaint.decode(errors="replace").strip())
         return printed.decode(errors="replace")
 
+    def own(self, family: str, table: str) -> bool:
+        """Make a table that nobody but us can change or flush, and that stays when we end, or take it over.
+
+        False where the kernel (before 6.9) has no such tables, or has the table as an ordinary one.  The library
+        cannot say that yet; what it opened is what has to own the table, so its own socket is used.
+        """
+        if not _is_netfilter(self._fd):
+            return False  # the library has opened another one
+        flags = nfnetlink.attribute(_TABLE_FLAGS, (_OWNED | _PERSISTENT).to_bytes(4, "big"))
+        body = nfnetlink.attribute(_TABLE_NAME, table.encode() + b"\0") + flags
+        kind = nfnetlink.ACK | nfnetlink.CREATE
+        batch = nfnetlink.message(nfnetlink.BATCH_BEGIN, 0, 0, _NFTABLES, b"")
+        batch += nfnetlink.message(_NEWTABLE, kind, _FAMILIES[family], 0, body)
+        batch += nfnetlink.message(nfnetlink.BATCH_END, 0, 0, _NFTABLES, b"")
+        with socket.socket(fileno=os.dup(self._fd)) as library:
+            library.send(batch, socket.MSG_DONTWAIT)
+            if not select.select([library], [], [], _ACK_S)[0]:
+                raise NftError(f"no answer about table {table}")
+            number = next(nfnetlink.messages(library.recv(1 << 16, socket.MSG_DONTWAIT)))[1]
+        if number not in (0, errno.EOPNOTSUPP, errno.EINVAL, errno.EEXIST):
+            raise NftError(f"table {table}: {os.strerror(number)}")
+        return number == 0
+
     def close(self) -> None:
         """Free the context."""
         self._library.nft_ctx_free(self._context)
         self._context = None
+
+
+def _sockets() -> set[tuple[int, str]]:
+    """Descriptors of this process that are sockets, each with its identity."""
+    found = set()
+    for name in os.listdir("/proc/thread-self/fd"):
+        try:
+            target = os.readlink(f"/proc/thread-self/fd/{name}")
+        except FileNotFoundError:
+            continue  # that of the listing itself, or of another thread
+        if target.startswith("socket:"):
+            found.add((int(name), target))
+    return found
+
+
+def _is_netfilter(fd: int) -> bool:
+    try:
+        with socket.socket(fileno=os.dup(fd)) as found:
+            return found.family == socket.AF_NETLINK and found.proto == nfnetlink.NETLINK_NETFILTER
+    except OSError:
+        return False

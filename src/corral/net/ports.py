@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 
 from corral import errors
+from corral.net import addresses
 from corral.net.model import PortBinding
 
 PROTOCOLS = ("tcp", "udp", "sctp")
@@ -37,7 +37,7 @@ def check(binding: PortBinding) -> PortBinding:
     if not binding.host_ip:
         return binding
     try:
-        return replace(binding, host_ip=str(ip_address(binding.host_ip)))
+        return replace(binding, host_ip=str(addresses.address(binding.host_ip)))
     except ValueError as error:
         raise InvalidPort(f"invalid host IP: {binding.host_ip}") from error
 

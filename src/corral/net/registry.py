@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import msgspec
 
-from corral.net import drivers, ipam, parents
+from corral.net import addresses, drivers, ipam, parents
 from corral.net.model import (
     AmbiguousNetwork,
     EndpointRequest,
@@ -247,7 +247,7 @@ class Registry:
 def parse_address(text: str, family: int) -> IPv4Address | IPv6Address:
     """An address of this family; InvalidNetwork."""
     try:
-        address = ip_address(text)
+        address = addresses.address(text)
     except ValueError:
         address = None
     if address is None or address.version != family:

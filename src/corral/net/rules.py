@@ -8,6 +8,8 @@
     output       the same for what the host itself sends, 127.0.0.1 included
     postrouting  outbound from a network: the host's address; the host's 127.0.0.1 and hairpins: the bridge's
     forward      into a network only what is known, published or comes from the same bridge
+    count_in, count_out   packets of connections that came through a published port, both ways, by (container's
+                 address, protocol, host port); the counters belong to the elements
 
 So 10,000 published ports are 10,000 map elements behind the same four rules, and adding one is one element.
 
@@ -21,12 +23,13 @@ the packets that we accept carry `MARK`, for which `coexist` puts one rule into 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from corral.net.model import Endpoint, NetworkRecord, PortBinding
-from corral.net.ports import Target
+from corral.net.ports import PROTOCOLS, Target
 
 MARK = 0x00400000
 
@@ -59,6 +62,10 @@ add set inet {t} own4 {{ type ipv4_addr . inet_proto . inet_service; }}
 add set inet {t} own6 {{ type ipv6_addr . inet_proto . inet_service; }}
 add set inet {t} routed4 {{ type ipv4_addr . inet_proto . inet_service; }}
 add set inet {t} routed6 {{ type ipv6_addr . inet_proto . inet_service; }}
+add set inet {t} in4 {{ type ipv4_addr . inet_proto . inet_service; counter; }}
+add set inet {t} in6 {{ type ipv6_addr . inet_proto . inet_service; counter; }}
+add set inet {t} out4 {{ type ipv4_addr . inet_proto . inet_service; counter; }}
+add set inet {t} out6 {{ type ipv6_addr . inet_proto . inet_service; counter; }}
 add map inet {t} port4 {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
 add map inet {t} port6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
 add map inet {t} port4at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
@@ -68,6 +75,8 @@ add chain inet {t} prerouting {{ type nat hook prerouting priority -100; policy 
 add chain inet {t} output {{ type nat hook output priority -100; policy accept; }}
 add chain inet {t} postrouting {{ type nat hook postrouting priority 100; policy accept; }}
 add chain inet {t} forward {{ type filter hook forward priority -1; policy accept; }}
+add chain inet {t} count_in {{ type filter hook postrouting priority -150; policy accept; }}
+add chain inet {t} count_out {{ type filter hook prerouting priority -150; policy accept; }}
 add chain inet {t} ports
 add chain inet {t} allow
 add rule inet {t} guard iifname @bridges ip daddr 127.0.0.0/8 drop
@@ -100,7 +109,22 @@ add rule inet {t} forward meta nfproto ipv6 oifname @open6 jump allow
 add rule inet {t} forward oifname @bridges drop
 add rule inet {t} forward jump allow
 add rule inet {t} allow {mark}accept
+add rule inet {t} count_in oifname != @bridges return
+add rule inet {t} count_in ct status & dnat == 0 return
+add rule inet {t} count_in ct direction reply return
+add rule inet {t} count_out iifname != @bridges return
+add rule inet {t} count_out ct status & dnat == 0 return
+add rule inet {t} count_out ct direction original return
 """
+
+# The original port can be looked up only where the protocol is known.
+_COUNT = """add rule inet {t} count_in meta l4proto {p} ip daddr . meta l4proto . ct original proto-dst @in4
+add rule inet {t} count_in meta l4proto {p} ip6 daddr . meta l4proto . ct original proto-dst @in6
+add rule inet {t} count_out meta l4proto {p} ip saddr . meta l4proto . ct original proto-dst @out4
+add rule inet {t} count_out meta l4proto {p} ip6 saddr . meta l4proto . ct original proto-dst @out6
+"""
+COUNTING = ("in4", "in6", "out4", "out6")
+_COUNTED = re.compile(r"([0-9a-f.:]+ \. \w+ \. \d+) counter packets (\d+) bytes (\d+)")
 
 # A container that asks for its own published port gets the proxy: sent back by the bridge through the port it came
 # from, the packet would need hairpin mode, and with it the container's every broadcast would come back to it.
@@ -134,23 +158,37 @@ def remove(table: str) -> str:
     return "".join(f"add table {family} {table}\ndelete table {family} {table}\n" for family in FAMILIES)
 
 
-def install(table: str, elements: Iterable[Element], *, mark: bool, proxied: bool) -> str:
+Counts = Mapping[tuple[str, str], tuple[int, int]]  # (set, key) to (packets, bytes)
+
+
+def install(table: str, elements: Iterable[Element], *, mark: bool, proxied: bool, counts: Counts) -> str:
     """Commands that replace whatever our tables hold, in one transaction.
 
-    `mark`: see the module; `proxied`: a proxy listens on published ports.
+    `mark`: see the module; `proxied`: a proxy listens on published ports; `counts`: what was counted so far.
     """
     own = _OWN_BY_PROXY.format(t=table) if proxied else ""
     text = remove(table) + (_INET + _BRIDGE).format(
         t=table, own=own, mark=f"meta mark set meta mark or {MARK} " if mark else ""
     )
-    return text + change("add", table, elements)
+    text += "".join(_COUNT.format(t=table, p=protocol) for protocol in PROTOCOLS)
+    return text + change("add", table, elements, counts)
 
 
-def change(verb: str, table: str, elements: Iterable[Element]) -> str:
-    """Commands that `add` or `delete` elements."""
+def counted(set_name: str, listing: str) -> Counts:
+    """What a set that counts has counted, from the text in which it is listed."""
+    return {
+        (set_name, key): (int(packets), int(size)) for key, packets, size in _COUNTED.findall(" ".join(listing.split()))
+    }
+
+
+def change(verb: str, table: str, elements: Iterable[Element], counts: Counts | None = None) -> str:
+    """Commands that `add` or `delete` elements; `counts` are where counters begin."""
     grouped: dict[tuple[str, str], list[str]] = {}
     for element in elements:
         entry = f"{element.key} : {element.value}" if element.value and verb == "add" else element.key
+        before = (counts or {}).get((element.set, element.key))
+        if before is not None:
+            entry += f" counter packets {before[0]} bytes {before[1]}"
         grouped.setdefault((element.family, element.set), []).append(entry)
     return "".join(
         f"{verb} element {family} {table} {name} {{ {', '.join(entries)} }}\n"
@@ -227,7 +265,8 @@ def of_ports(
             found.append(Element("inet", f"routed{host.version}", key))
             continue
         key, value = f"{binding.proto} . {binding.host_port}", f"{address} . {binding.container_port}"
-        found.append(Element("inet", f"own{host.version}", f"{address} . {key}"))
+        for name in ("own", "in", "out"):
+            found.append(Element("inet", f"{name}{host.version}", f"{address} . {key}"))
         if int(host) == 0:
             found.append(Element("inet", f"port{host.version}", key, value))
         else:

@@ -7,9 +7,10 @@ the thread that did it.  Our own thread's transactions are told apart by that nu
 from __future__ import annotations
 
 import socket
-import struct
 
-_NETLINK_NETFILTER, _NFNLGRP_NFTABLES = 12, 7
+from corral.net import nfnetlink
+
+_NFNLGRP_NFTABLES = 7
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEWGEN = 15
@@ -23,13 +24,13 @@ _NFTA_GEN_PROC_PID = 2
 class Watch:
     """A socket that becomes readable on changes; `changed` says which of them concern us."""
 
-    def __init__(self, table: str) -> None:
-        """In the network namespace of the calling thread; `table` is the name of our tables."""
-        self._table = table.encode()
+    def __init__(self, *tables: str) -> None:
+        """In the network namespace of the calling thread; `tables` are the names of our tables."""
+        self._tables = {table.encode() for table in tables}
         self._own: set[int] = set()
         self._ours = self._shared = False
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+        self._socket = socket.socket(socket.AF_NETLINK, kind, nfnetlink.NETLINK_NETFILTER)
         self._socket.bind((0, 0))
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
 
@@ -66,7 +67,10 @@ class Watch:
             except OSError:
                 found.append((-1, True, True))  # ENOBUFS: messages were lost, so anything may have happened
                 continue
-            for kind, body in _messages(data):
+            for number, _, body in nfnetlink.messages(data):
+                kind = number & 0xFF
+                if number & 0xFF00 != _SUBSYSTEM:
+                    continue
                 if kind == _NEWGEN:
                     found.append((_thread(body), self._ours, self._shared))
                     self._ours = self._shared = False
@@ -74,38 +78,13 @@ class Watch:
                     self._see(kind, body)
 
     def _see(self, kind: int, body: bytes) -> None:
-        mine = _attributes(body).get(_NFTA_TABLE, b"").rstrip(b"\0") == self._table
+        mine = nfnetlink.attributes(body).get(_NFTA_TABLE, b"").rstrip(b"\0") in self._tables
         if mine and (kind in _DELETIONS or kind in (_NEWCHAIN, _NEWRULE)):
             self._ours = True
         elif not mine and kind in (_NEWCHAIN, _DELCHAIN, _DELRULE):
             self._shared = True
 
 
-def _messages(data: bytes) -> list[tuple[int, bytes]]:
-    found: list[tuple[int, bytes]] = []
-    offset = 0
-    while offset + 20 <= len(data):
-        length, kind = struct.unpack_from("=IH", data, offset)
-        if length < 20:
-            break
-        if kind & 0xFF00 == _SUBSYSTEM:
-            found.append((kind & 0xFF, data[offset + 20 : offset + length]))  # past the header and nfgenmsg
-        offset += (length + 3) & ~3
-    return found
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        if length < 4:
-            break
-        found.setdefault(kind & 0x3FFF, data[offset + 4 : offset + length])
-        offset += (length + 3) & ~3
-    return found
-
-
 def _thread(body: bytes) -> int:
-    value = _attributes(body).get(_NFTA_GEN_PROC_PID, b"\0\0\0\0")
+    value = nfnetlink.attributes(body).get(_NFTA_GEN_PROC_PID, b"\0\0\0\0")
     return int.from_bytes(value, "big")

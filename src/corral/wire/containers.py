@@ -281,6 +281,7 @@ class HostConfig(Resources):
     readonly_paths: list[str] | None = None
     restart_options: RestartOptions | None = None
     net_rate: str = ""  # out=10mbit,in=50mbit
+    egress: list[str] | None = None  # allow=deb.debian.org:443,10.0.0.0/8, deny=..., none
     depends_on: list[str] | None = None  # beyond Docker: NAME[:started|healthy|completed]
     secrets: list[VaultFile] | None = None
     configs: list[VaultFile] | None = None
@@ -333,6 +334,7 @@ class UpdateRequest(Resources):
     # as HostConfig.PortBindings; host sides that go: [ADDRESS:]PORT[-PORT][/PROTOCOL]
     port_add: dict[str, list[PortBinding] | None] | None = None
     port_remove: list[str] | None = None
+    egress: list[str] | None = None  # in place of HostConfig.Egress; [] or ["any"] lifts the list
 
 
 class SnapshotRequest(Wire):

@@ -30,6 +30,8 @@ def test_ports_of_every_address_and_of_one() -> None:
     found = rules.of_ports(bindings, Target("10.0.0.2", ""))
     assert rules.change("add", "t", found) == (
         "add element inet t own4 { 10.0.0.2 . tcp . 8080, 10.0.0.2 . udp . 53 }\n"
+        "add element inet t in4 { 10.0.0.2 . tcp . 8080, 10.0.0.2 . udp . 53 }\n"
+        "add element inet t out4 { 10.0.0.2 . tcp . 8080, 10.0.0.2 . udp . 53 }\n"
         "add element inet t port4 { tcp . 8080 : 10.0.0.2 . 80 }\n"
         "add element inet t port4at { 127.0.0.1 . udp . 53 : 10.0.0.2 . 53 }\n"
     )
