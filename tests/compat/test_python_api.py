@@ -428,6 +428,29 @@ def test_a_sandbox_bounds_output_and_time(client: Any, flavour: Any) -> None:
     assert client.containers.list(all=True) == ()
 
 
+def test_a_sandbox_sends_only_where_its_list_says(client: Any, flavour: Any) -> None:
+    def reaches(box: Any, address: str) -> bool:
+        return bool(box.run("wget", "-q", "-O", "/dev/null", f"http://{address}/passwd", timeout=10).ok)
+
+    with (
+        client.containers.run(IMAGE, "httpd", "-f", "-h", "/etc") as open_one,
+        client.containers.run(IMAGE, "httpd", "-f", "-h", "/etc") as closed_one,
+    ):
+        allowed, other = (
+            one.inspect().network_settings.networks["bridge"].ip_address for one in (open_one, closed_one)
+        )
+        with flavour.sandbox(IMAGE, client, egress=[f"allow={allowed}:80"]) as box:
+            until(lambda: reaches(box, allowed))  # once the server listens
+            assert not reaches(box, other)
+        with flavour.sandbox(IMAGE, client, network="bridge") as box:
+            until(lambda: reaches(box, other))
+        with flavour.sandbox(IMAGE, client) as box:
+            assert not reaches(box, allowed)
+    with pytest.raises(api.InvalidParameter), flavour.sandbox(IMAGE, client, egress=["allow=:::"]):
+        pass
+    assert client.containers.list(all=True) == ()
+
+
 def test_a_sandbox_whose_program_was_killed_goes_in_time(daemon: Daemon) -> None:
     program = (
         "import os, signal; from corral.client import Client, Sandbox\n"
