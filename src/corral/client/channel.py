@@ -162,6 +162,7 @@ class TlsChannel(Channel):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         self._lock = _thread.allocate_lock()  # a thread that reads and one that writes share the state of TLS
         self._wants_more = ssl.SSLWantReadError
+        self._error = ssl.SSLError
         self._over = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
 
     async def shake_hands(self, timeout_s: float | None) -> None:
@@ -210,6 +211,8 @@ class TlsChannel(Channel):
                 self._feed(data)
             except self._over:
                 return b""
+            except self._error as error:  # with TLS 1.3 also a certificate that the daemon does not take
+                raise NotConnected(f"the daemon ended the TLS connection: {error}") from error
 
     def _feed(self, data: bytes) -> None:
         if data:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar, Unpack
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from corral.client import archives, options
 from corral.client.errors import Conflict, NotFound, TimedOut, UnreadableAnswer
@@ -33,6 +33,18 @@ X = TypeVar("X")
 
 _OUTPUT_LIMIT_BYTES = 64 << 20
 _GRACE_S = 5.0  # how much later than the daemon's own clock ours ends an exec
+
+
+class Wanted(TypedDict, total=False):
+    """Which part of a log; times in seconds since 1970."""
+
+    follow: bool
+    tail: int | None
+    since: float | None
+    until: float | None
+    stdout: bool
+    stderr: bool
+    timestamps: bool
 
 
 class _Made(Shown, frozen=True):
@@ -163,49 +175,21 @@ class ContainerVerbs(Generic[C, X]):
     # -- what it says ------------------------------------------------------------------------------
 
     @flow
-    async def logs(
-        self,
-        *,
-        follow: bool = False,
-        tail: int | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        stdout: bool = True,
-        stderr: bool = True,
-        timestamps: bool = False,
-    ) -> Source[Output]:
-        """What it has written; with `follow` also what it will write, until it ends.  Times in seconds since 1970."""
-        return await self._logs(follow, tail, since, until, stdout, stderr, timestamps)
+    async def logs(self, **wanted: Unpack[Wanted]) -> Source[Output]:
+        """What it has written; with `follow` also what it will write, until it ends."""
+        return await self._logs(wanted)
 
     @flow
-    async def lines(
-        self,
-        *,
-        follow: bool = False,
-        tail: int | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        stdout: bool = True,
-        stderr: bool = True,
-        timestamps: bool = False,
-    ) -> Source[str]:
+    async def lines(self, **wanted: Unpack[Wanted]) -> Source[str]:
         """The same as lines of text."""
-        return (await self._logs(follow, tail, since, until, stdout, stderr, timestamps)).through(Lines)
+        return (await self._logs(wanted)).through(Lines)
 
-    async def _logs(
-        self,
-        follow: bool,
-        tail: int | None,
-        since: float | None,
-        until: float | None,
-        stdout: bool,
-        stderr: bool,
-        timestamps: bool,
-    ) -> Pieces[Output]:
-        query = {
-            "follow": follow, "tail": "all" if tail is None else tail, "since": since, "until": until,
-            "stdout": stdout, "stderr": stderr, "timestamps": timestamps,
-        }  # fmt: skip
+    async def _logs(self, wanted: Wanted) -> Pieces[Output]:
+        if unknown := wanted.keys() - Wanted.__annotations__.keys():
+            raise TypeError(f"there is no option {min(unknown)!r}")
+        query = {"stdout": True, "stderr": True, **wanted}
+        if query.get("tail") is None:
+            query["tail"] = "all"
         answer = await self._session.open("GET", f"{self._path}/logs", query, patient=True)
         framed = answer.headers.get("content-type", "").endswith("multiplexed-stream")
         return Pieces(answer, Frames() if framed else Raw())

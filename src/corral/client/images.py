@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import msgspec
 
@@ -35,6 +35,20 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
         if self.identity_token:
             return {"identitytoken": self.identity_token}
         return {"username": self.username, "password": self.password}
+
+
+class Recipe(TypedDict, total=False):
+    """How to build."""
+
+    tags: Sequence[str]
+    dockerfile: str
+    arguments: Mapping[str, str]
+    labels: Mapping[str, str]
+    target: str
+    platform: str
+    network: str
+    cache: bool
+    pull: bool
 
 
 class ImagesVerbs:
@@ -86,74 +100,35 @@ class ImagesVerbs:
 
     @verb
     async def build(
-        self,
-        context: str | os.PathLike[str] | Body,
-        *,
-        tags: Sequence[str] = (),
-        dockerfile: str = "Dockerfile",
-        arguments: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        target: str | None = None,
-        platform: str | None = None,
-        network: str | None = None,
-        cache: bool = True,
-        pull: bool = False,
-        watch: Watcher | None = None,
+        self, context: str | os.PathLike[str] | Body, *, watch: Watcher | None = None, **recipe: Unpack[Recipe]
     ) -> ImageInfo:
         """Build an image of a folder (less what its `.dockerignore` names), or of a tar archive."""
-        source = await self._building(
-            context, tags, dockerfile, arguments, labels, target, platform, network, cache, pull
-        )
-        records = await _through(source, watch)
+        records = await _through(await self._building(context, recipe), watch)
         built = next((record.aux.id for record in reversed(records) if record.aux is not None and record.aux.id), "")
         if not built:
             raise UnreadableAnswer("the daemon did not say which image it has built")
         return await self._info(built)
 
     @flow
-    async def building(
-        self,
-        context: str | os.PathLike[str] | Body,
-        *,
-        tags: Sequence[str] = (),
-        dockerfile: str = "Dockerfile",
-        arguments: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        target: str | None = None,
-        platform: str | None = None,
-        network: str | None = None,
-        cache: bool = True,
-        pull: bool = False,
-    ) -> Source[Progress]:
+    async def building(self, context: str | os.PathLike[str] | Body, **recipe: Unpack[Recipe]) -> Source[Progress]:
         """The same; output is in `stream`, the image's id in the last record with `aux`."""
-        return await self._building(
-            context, tags, dockerfile, arguments, labels, target, platform, network, cache, pull
-        )
+        return await self._building(context, recipe)
 
-    async def _building(
-        self,
-        context: Any,
-        tags: Sequence[str],
-        dockerfile: str,
-        arguments: Mapping[str, str] | None,
-        labels: Mapping[str, str] | None,
-        target: str | None,
-        platform: str | None,
-        network: str | None,
-        cache: bool,
-        pull: bool,
-    ) -> Pieces[Progress]:
+    async def _building(self, context: Any, recipe: Recipe) -> Pieces[Progress]:
+        if unknown := recipe.keys() - Recipe.__annotations__.keys():
+            raise TypeError(f"there is no option {min(unknown)!r}")
+        tags, dockerfile = recipe.get("tags", ()), recipe.get("dockerfile", "Dockerfile")
         if isinstance(tags, str):
             raise BadArgument("tags: a list is needed, not a text")
         query = {
-            "t": list(tags), "dockerfile": dockerfile, "buildargs": dict(arguments or {}), "labels": dict(labels or {}),
-            "target": target, "platform": platform, "networkmode": network, "nocache": not cache,
-            "pull": pull or None, "rm": True,
+            "t": list(tags), "dockerfile": dockerfile, "buildargs": dict(recipe.get("arguments") or {}),
+            "labels": dict(recipe.get("labels") or {}), "target": recipe.get("target"),
+            "platform": recipe.get("platform"), "networkmode": recipe.get("network"),
+            "nocache": not recipe.get("cache", True), "pull": recipe.get("pull") or None, "rm": True,
         }  # fmt: skip
         if isinstance(context, str | os.PathLike):
             context = archives.of_folder(os.fspath(context), dockerfile)
-        headers = {**_TAR, **_all_logins()}
-        answer = await self._session.open("POST", "/build", query, context, headers, patient=True)
+        answer = await self._session.open("POST", "/build", query, context, {**_TAR, **_all_logins()}, patient=True)
         return Pieces(answer, Advance())
 
     @verb
