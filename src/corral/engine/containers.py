@@ -303,6 +303,20 @@ class Containers:
         async with live.lock:
             await snapshots.rewind(self._engine, live, name)
 
+    async def rewind_running(self, ref: str, name: str) -> None:
+        """The same of a container that may run: its programs are killed, and it is started again."""
+        live = self.get(ref)
+        snapshots.find(live, name)
+        live.kept = True  # --rm must not remove it meanwhile
+        try:
+            if live.record.state.status in lifecycle.ALIVE:
+                await self._stop(live, _SIGKILL, defaults.stop_timeout_s(live.record.config, None))
+                self._engine.publish(live, "stop")
+            await self.rewind(live.id, name)
+            await self._start_again(live)
+        finally:
+            live.kept = False
+
     async def forget_snapshot(self, ref: str, name: str) -> None:
         """Remove a snapshot of a container."""
         live = self.get(ref)
