@@ -60,7 +60,7 @@ ROUTES = (
     Route("GET", "/containers/{name}/snapshots", snapshots.list_),
     Route("POST", "/containers/{name}/snapshots", snapshots.take),
     Route("DELETE", "/containers/{name}/snapshots/{snapshot}", snapshots.forget),
-    Route("POST", "/containers/{name}/rewind", snapshots.rewind),
+    Route("POST", "/containers/{name}/rewind", snapshots.rewind_),
     Route("POST", "/containers/{name}/wait", containers.wait),
     Route("POST", "/containers/{name}/resize", containers.resize),
     Route("POST", "/containers/{name}/attach", containers.attach_),

@@ -145,7 +145,7 @@ def platform_json(text: str) -> str | None:
     """`linux/arm/v7` as the API's JSON."""
     if not text:
         return None
-    from corral.cli import jsontext
+    from corral import jsontext
 
     parts = dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
     return jsontext.dumps(dict(sorted(parts.items())))

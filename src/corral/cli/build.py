@@ -6,7 +6,8 @@ import base64
 import os
 import sys
 
-from corral.cli import buildoutput, jsontext
+from corral import jsontext
+from corral.cli import buildoutput
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag, Flags
 from corral.cli.problems import CliError, Exit, UsageError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from corral.cli import buildfiles, jsontext
+from corral import jsontext
+from corral.cli import buildfiles
 from corral.cli.problems import CliError, Exit
 
 TYPE_CHECKING = False

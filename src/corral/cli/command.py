@@ -44,16 +44,9 @@ def _tls(flags: Flags, config: str) -> endpoint_module.Tls | None:
     from corral.cli import endpoint
 
     verify = flags["tlsverify"] or (not flags.changed("tlsverify") and bool(os.environ.get("DOCKER_TLS_VERIFY")))
-    files = [flags[name] for name in ("tlscacert", "tlscert", "tlskey")]
     if not (verify or flags["tls"] or os.environ.get("DOCKER_TLS")):
         return None
-    folder = os.environ.get("DOCKER_CERT_PATH") or config
-    for index, name in enumerate(("ca.pem", "cert.pem", "key.pem")):
-        path = os.path.join(folder, name)
-        if not files[index] and os.path.exists(path):
-            files[index] = path
-    ca, cert, key = files
-    return endpoint.Tls(ca, cert, key, verify=verify)
+    return endpoint.tls_of(config, flags["tlscacert"], flags["tlscert"], flags["tlskey"], verify=verify)
 
 
 class Session:

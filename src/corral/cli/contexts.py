@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from corral.cli import jsontext, table
+from corral import jsontext
+from corral.cli import table
 from corral.cli.command import Command, Session, error_line
 from corral.cli.endpoint import DEFAULT_HOST, config_folder, context_key, context_name, read_config
 from corral.cli.flags import Flag

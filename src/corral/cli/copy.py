@@ -7,7 +7,7 @@ import os
 import sys
 import tarfile
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.archives import blocks
 from corral.cli.command import Command, Session, error_line
 from corral.cli.flags import Flag

@@ -49,7 +49,7 @@ def _look(data_root: str) -> list[Finding]:
 
 
 def _show(findings: Sequence[Finding], format_: str) -> None:
-    from corral.cli import jsontext
+    from corral import jsontext
 
     if format_ == "json":
         rows = [{"Name": one.name, "State": one.state, "Found": one.found, "Remedy": one.remedy} for one in findings]

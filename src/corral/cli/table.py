@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.units import human_size
 from corral.wire.durations import human_duration
 

@@ -8,7 +8,7 @@ Values are what JSON gives; they print as Go prints maps, lists and nil.
 
 from __future__ import annotations
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.problems import CliError
 
 TYPE_CHECKING = False

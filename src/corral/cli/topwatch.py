@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.problems import CliError
 from corral.cli.stats import block_bytes, cpu_percent, memory_bytes, network_bytes
 from corral.cli.toptable import Row

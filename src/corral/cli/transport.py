@@ -9,7 +9,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.problems import CliError, DaemonError, NotConnected
 
 TYPE_CHECKING = False
