@@ -18,21 +18,18 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
-from corral.cli import bootstrap  # noqa: E402  the path comes first
+from tests.support.machines import ENTER_DEBIAN, make_debian  # noqa: E402  the path comes first
 
 _CACHES = ("var/cache/apt/archives", "var/lib/apt/lists", "root/.cache/pip")
-_ENTER = """
-mount --make-rprivate /
-mount --bind "$0" "$0"
-cd "$0"
-mount -t proc proc proc
-for name in sys dev; do mount --rbind "/$name" "$name"; done
-for name in run tmp; do mount -t tmpfs tmpfs "$name"; done
+_ENTER = (
+    ENTER_DEBIAN
+    + """
 echo $$ > /proc/self/fd/3; read connected
 exec chroot . /bin/sh -ec "$1"
 """
+)
 _COMMANDS = {
     "checkout": "cd /root/corral && bin/corral quickstart true",
     "package": (
@@ -42,11 +39,8 @@ _COMMANDS = {
 
 
 def bare(folder: Path) -> None:
-    """A minimal Debian with the machine's own sources and settings of apt, and no more."""
-    sources = bootstrap.host_sources("bookworm")
-    words = [word for word in bootstrap.arguments("bookworm", sources) if "--format" not in word]
-    words[words.index("-")] = str(folder)
-    subprocess.run(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, check=True)
+    """A minimal Debian that can reach what this machine can."""
+    make_debian(folder)
     for path in ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt", "etc/pip.conf"):
         if Path("/", path).exists():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from corral.cli import bootstrap
 from tests.support.daemon import IMAGE, busybox_image
+from tests.support.machines import ENTER_DEBIAN, make_debian
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,17 +24,14 @@ pytestmark = [
 ]
 
 # The fresh machine in namespaces of its own; nothing that is mounted or started there is seen outside.
-_ENTER = """
-mount --make-rprivate /
-mount --bind "$0" "$0"
-cd "$0"
-mount -t proc proc proc
-for name in sys dev; do mount --rbind "/$name" "$name"; done
-for name in run tmp; do mount -t tmpfs tmpfs "$name"; done
+_ENTER = (
+    ENTER_DEBIAN
+    + """
 mkdir -p tmp/given && mount --bind "$1" tmp/given
 ip link set lo up
 chroot . /bin/sh -ec "$2"
 """
+)
 # What apt, dpkg and the tools for accounts keep for themselves.
 _THEIRS = ("/var/cache/apt/", "/var/lib/apt/", "/var/log/apt/", "/var/log/dpkg.log", "/etc/gshadow-", "/etc/group-")
 
@@ -61,16 +58,8 @@ def fresh(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a minimal Debian with what the package depends on, and no more."""
     folder = tmp_path_factory.mktemp("fresh") / "root"
     needed = ",".join(word.split()[0] for word in field(package, "Depends").split(", "))
-    words = [
-        word for word in bootstrap.arguments("bookworm", bootstrap.host_sources("bookworm")) if "--format" not in word
-    ]
-    words[words.index("-")] = str(folder)
     excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "doc", "locale")]
-    done = subprocess.run(
-        [words[0], f"--include={needed}", *excluded, *words[1:]],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, check=False, timeout=400,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    make_debian(folder, f"--include={needed}", *excluded)
     return folder
 
 
