@@ -23,6 +23,7 @@ from corral.net.linking import Linker
 from corral.net.lists import Lists
 from corral.net.model import (
     Attachment,
+    Element,
     Endpoint,
     EndpointRequest,
     InvalidNetwork,
@@ -56,7 +57,7 @@ class Core:
         self.attached: dict[str, Attached] = {}
         self.directory = Directory()
         self._host = sandbox.Host()
-        self._filter = Filter(settings, nft, self._all_elements)
+        self.filter = Filter(settings, nft, self._all_elements)
         self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
         self._holding = Holding(self.registry, self.publisher)
         self._linker = Linker(settings, self._host, self.sweep)
@@ -107,7 +108,7 @@ class Core:
             for attached in self.attached.values():
                 self._dying += [plan.host_link(endpoint.endpoint_id) for endpoint in attached.endpoints]
             self.sweep()
-            self._filter.withdraw()
+            self.filter.withdraw()
             self.lists.withdraw()
             for record in self.registry.all():
                 self._linker.remove(record)
@@ -116,14 +117,14 @@ class Core:
     def install(self) -> None:
         """Put the whole rule set in place, whatever is there."""
         self.lists.filter.install()  # first: what it guards is open meanwhile
-        self._filter.install()
+        self.filter.install()
 
     def look_around(self) -> None:
         """Adapt to a change of somebody else's firewall."""
-        self._filter.look_around()
+        self.filter.look_around()
 
-    def _all_elements(self) -> list[rules.Element]:
-        elements: list[rules.Element] = []
+    def _all_elements(self) -> list[Element]:
+        elements: list[Element] = []
         for record in self.registry.all():
             if record.bridge:
                 elements += rules.of_network(record)
@@ -206,8 +207,8 @@ class Core:
                 raise SandboxFailed(f"network {record.name}", error) from error
             undo.callback(self._linker.remove, record)
             elements = rules.of_network(record) if record.bridge else []
-            self._filter.add(elements)
-            undo.callback(self._filter.delete, elements)
+            self.filter.add(elements)
+            undo.callback(self.filter.delete, elements)
             self.registry.add(record)
             self._know(record)
             undo.pop_all()
@@ -224,7 +225,7 @@ class Core:
             raise NetworkInUse(record, named)
         self.registry.forget(record)
         self.directory.remove_network(record.id, record.name)
-        self._filter.delete(rules.of_network(record) if record.bridge else [])
+        self.filter.delete(rules.of_network(record) if record.bridge else [])
         self._linker.remove(record)
         return record
 
@@ -263,7 +264,7 @@ class Core:
             self._linker.link_all(self.registry.get, attached, namespace_fd, undo)
             self._serve_names(attached, namespace_fd)
             undo.callback(close_names, attached)
-            self._filter.add(self._holding.elements(attached))
+            self.filter.add(self._holding.elements(attached))
             conntrack.forget(holding.udp_ports(attached.held))
             self.attached[container_id] = attached
             attached.keep_namespace(namespace_fd)
@@ -281,7 +282,7 @@ class Core:
         attached = self.attached.pop(container_id, None)
         if attached is None:
             return None
-        self._filter.delete(self._holding.elements(attached))
+        self.filter.delete(self._holding.elements(attached))
         self.lists.end(container_id, attached)
         self.lists.leave([text for endpoint in attached.endpoints for text in (endpoint.ipv4, endpoint.ipv6)])
         conntrack.forget(
@@ -412,7 +413,7 @@ class Core:
         new = self._holding.publish(attached, [binding for binding in added if holding.side(binding) not in places])
         attached.held = [*kept, *moved, *new]
         try:
-            self._filter.replace(before, self._holding.elements(attached))
+            self.filter.replace(before, self._holding.elements(attached))
         except NftError:
             attached.held = old
             self.publisher.release(new)
@@ -428,12 +429,12 @@ class Core:
         attached = self.attached.get(container_id)
         if attached is None:
             return Traffic({}, {})
-        counts = self._filter.counts(self._holding.elements(attached))
+        counts = self.filter.counts(self._holding.elements(attached))
         return self._traffic(attached, self._host.netlink.counters(), counts)
 
     def all_traffic(self) -> dict[str, Traffic]:
         """The same of every container that is on a network."""
-        interfaces, counts = self._host.netlink.counters(), self._filter.counts()
+        interfaces, counts = self._host.netlink.counters(), self.filter.counts()
         return {one: self._traffic(attached, interfaces, counts) for one, attached in self.attached.items()}
 
     def _traffic(
@@ -476,7 +477,7 @@ class Core:
         else:
             attached.held = self._holding.publish(attached, attached.bindings)
         try:
-            self._filter.replace(before, self._holding.elements(attached))
+            self.filter.replace(before, self._holding.elements(attached))
         except NftError:
             if not kept:
                 self.publisher.release(attached.held)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from corral.net import plan, ports, rules
 from corral.net.attached import Attached
-from corral.net.model import Endpoint, PortBinding, PortsFailed
+from corral.net.model import Element, Endpoint, PortBinding, PortsFailed
 from corral.net.ports import Target
 from corral.net.publish import HeldPort, PortTaken, Publisher
 from corral.net.registry import Registry
@@ -48,9 +48,9 @@ class Holding:
         """The ports of a container as Docker shows them."""
         return ports.expand((port.binding for port in attached.held), ipv6=self._publisher.ipv6)
 
-    def elements(self, attached: Attached) -> list[rules.Element]:
+    def elements(self, attached: Attached) -> list[Element]:
         """What a container is in the packet filter: its endpoints and ports."""
-        found: list[rules.Element] = []
+        found: list[Element] = []
         for endpoint in attached.endpoints:
             if endpoint.driver == "bridge":
                 found += rules.of_endpoint(endpoint, plan.host_link(endpoint.endpoint_id))

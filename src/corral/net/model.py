@@ -181,6 +181,16 @@ DEFAULT_POOLS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Element:
+    """One element of a set or map of the packet filter's `family TABLE`; `value` is "" in a set."""
+
+    family: str
+    set: str
+    key: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """How this daemon does networks.  Daemons on one machine differ in `bridge` and `table`."""
 
@@ -197,6 +207,7 @@ class NetworkSettings:
     icc: bool = True
     userland_proxy: bool = True
     default_host_ip: str = ""  # dockerd's --ip
+    host_firewall: bool = False  # the host's input rules decide who reaches published ports
     ipv6: bool = False
     fixed_cidr_v6: str = ""
     dns: tuple[str, ...] = ()
