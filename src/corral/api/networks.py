@@ -7,7 +7,7 @@ from typing import Any
 from corral.api import http
 from corral.api.http import Answer, Request
 from corral.api.services import Services
-from corral.engine import connections
+from corral.engine import connections, reach
 from corral.engine import filters as matching
 from corral.engine.listing import time_ns
 from corral.errors import NotFound, Unsupported
@@ -250,3 +250,10 @@ async def prune(services: Services, request: Request) -> Answer:
 
     deleted = await services.engine.networks.prune(keep)
     return http.json({"NetworksDeleted": list(deleted) or None})
+
+
+async def check_port(services: Services, request: Request) -> Answer:
+    """GET /ports/check"""
+    query = request.query
+    found = await reach.shown(services.engine, query.text("port"), query.text("from"), query.text("interface"))
+    return http.json(found)

@@ -447,6 +447,14 @@ class Core:
     def _counted(attached: Attached) -> list[PortBinding]:
         return [port.binding for port in attached.held if not port.routed]
 
+    def published(self) -> list[tuple[Attached, tuple[PortBinding, ...]]]:
+        """Containers with the ports of the host that lead to them, as Docker shows these."""
+        return [
+            (attached, self._holding.shown(attached))
+            for attached in self.attached.values()
+            if self._holding.translates(attached.endpoints)
+        ]
+
     def rename(self, container_id: str, name: str) -> tuple[Endpoint, ...]:
         """Call a container by another name; its endpoints now."""
         attached = self.attached.get(container_id)

@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from typing import TypeVar
 
 from corral.errors import CorralError
+from corral.net import reach, survey
 from corral.net.admission import Admission
 from corral.net.core import Core, Live
 from corral.net.dns import Dns
@@ -355,6 +356,18 @@ class Networks:
     async def all_traffic(self) -> dict[str, Traffic]:
         """The same of every container that is on a network, by id."""
         return await self._do(self.core.all_traffic)
+
+    async def reach(
+        self, proto: str, port: int, host: str, client: reach.Client
+    ) -> Sequence[tuple[reach.Way, Sequence[reach.Reach]]]:
+        """Who can reach a port of the host, for each container's that is published as it; none: it is not."""
+
+        def work() -> Sequence[tuple[reach.Way, Sequence[reach.Reach]]]:
+            found = survey.ways(self.core, proto, port, host)
+            around = survey.situation(self.core, self._settings, self._nft) if found else None
+            return [(way, reach.of(way, around, client)) for way in found] if around else []
+
+        return await self._do(work)
 
     def resolved(self, container_id: str) -> tuple[tuple[str, str, str, int], ...]:
         """(name, address, service, seconds left) of what names stand for in a container's egress list."""
