@@ -13,7 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 
-from corral.net import conntrack, dns, drivers, egress, endpoints, holding, plan, ports, rules, sandbox, traffic
+from corral.net import (
+    conntrack,
+    dns,
+    drivers,
+    egress,
+    endpoints,
+    holding,
+    plan,
+    ports,
+    rules,
+    sandbox,
+    templates,
+    traffic,
+)
 from corral.net.attached import Attached, close_names, host_servers, open_namespace
 from corral.net.directory import Directory
 from corral.net.filter import Filter
@@ -58,7 +71,7 @@ class Core:
         self.directory = Directory()
         self._host = sandbox.Host()
         self.filter = Filter(settings, nft, self._all_elements)
-        self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
+        self.publisher = Publisher(proxied=settings.userland_proxy)
         self._holding = Holding(self.registry, self.publisher)
         self._linker = Linker(settings, self._host, self.sweep)
         self.lists = Lists(settings, nft, self.registry, self._host, self.attached, self._linker.ensure)
@@ -202,7 +215,7 @@ class Core:
         record = self.registry.plan(spec, self._foreign())
         with contextlib.ExitStack() as undo:
             try:
-                record = self._linker.create(record)
+                record = self._linker.create(record) if record.connects else record
             except OSError as error:
                 raise SandboxFailed(f"network {record.name}", error) from error
             undo.callback(self._linker.remove, record)
@@ -210,7 +223,8 @@ class Core:
             self.filter.add(elements)
             undo.callback(self.filter.delete, elements)
             self.registry.add(record)
-            self._know(record)
+            if record.connects:
+                self._know(record)
             undo.pop_all()
         return record
 
@@ -219,6 +233,8 @@ class Core:
         record = self.registry.get(ref)
         if record.name in drivers.PREDEFINED:
             raise PredefinedNetwork(record.name, "remove")
+        if record.config_only and any(other.config_from == record.name for other in self.registry.all()):
+            raise templates.TemplateInUse(record.name)
         users = self.view(record).endpoints
         if users:
             named = tuple(f'name:"{self.attached[c].name}" id:"{e.endpoint_id[:12]}"' for c, e in users.items())
@@ -304,7 +320,7 @@ class Core:
     def check_request(self, request: EndpointRequest) -> None:
         """Refuse what `connect` could never do; for containers that do not run."""
         record = self.registry.get(request.network)
-        if record.driver in ("host", "null"):
+        if record.driver in ("host", "null") and not record.config_only:
             raise NetworkRefused(f"container cannot be connected to {record.name} network")
         endpoints.check(record, request)
 
@@ -326,7 +342,7 @@ class Core:
             policy = egress.parse(egress_list)
             gate = Gate(policy) if policy is not None else None
             attached = Attached(name, hostname, pid, (), [], (), upstream or host_servers(), gate=gate)
-        if record.driver in ("host", "null"):
+        if record.driver in ("host", "null") and not record.config_only:
             raise NetworkRefused(f"container cannot be connected to {record.name} network")
         if any(endpoint.network_id == record.id for endpoint in attached.endpoints):
             raise NetworkRefused(f"endpoint with name {attached.name} already exists in network {record.name}")
@@ -505,6 +521,7 @@ class Core:
 
     def _allocate(self, request: EndpointRequest, container_id: str, attached: Attached) -> Endpoint | None:
         record = self.registry.get(request.network)
+        endpoints.check_kind(record, request)
         if not record.connects:
             return None  # none, and host, where there is nothing to set up
         called = (attached.name, container_id[:12], attached.hostname)

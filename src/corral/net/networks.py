@@ -288,7 +288,7 @@ class Networks:
         def work() -> tuple[str, ...]:
             removed = []
             for record in self.core.registry.all():
-                if record.name in PREDEFINED or keep(record) or self.core.view(record).endpoints:
+                if record.name in PREDEFINED or record.config_only or keep(record) or self.core.view(record).endpoints:
                     continue
                 removed.append(self.core.remove(record.id).name)
             return tuple(removed)

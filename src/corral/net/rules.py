@@ -34,6 +34,7 @@ from corral.net.ports import PROTOCOLS, Target
 MARK = 0x00400000
 
 OPTION = "com.docker.network.bridge."
+HOST_BINDING = OPTION + "host_binding_ipv4"
 
 
 _INET = """
