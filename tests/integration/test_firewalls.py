@@ -14,7 +14,7 @@ import pytest
 from corral.net import reach
 from corral.net.networks import Networks, NetworkSettings, PortBinding
 from tests.integration.test_net_bridge import BRIDGE, networks, outside
-from tests.support.firewalls import Machine, installed
+from tests.support.debian import Machine, installed
 from tests.support.netns import Space, ask, needs_root, on_new_host, refused, serve_peer_address, sh, spaces, until
 from tests.support.wait import until as wait_until
 

@@ -1,4 +1,4 @@
-"""Firewalls of Debian beside a daemon: installed into a copy of the machine's files, run in a network namespace.
+"""Debian packages that the machine does not have: firewalls and tools, for tests and benches.
 
 The copy is an overlay that is mounted for each command in a mount namespace of its own, so the machine has neither
 the packages nor their settings.  What apt downloads stays in `FOLDER` for the next run.
