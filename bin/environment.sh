@@ -84,9 +84,17 @@ $output"
     fi
 }
 
-apt_install() {
+# Some of the packages bring services (sshd, a registry), which nobody has asked to be started: Debian's own switch for
+# that (policy-rc.d(8)) is thrown meanwhile, in a subshell, which puts it back whatever ends it.
+apt_install() (
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        trap 'exit 1' HUP INT TERM
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" || exit 1
+    fi
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" </dev/null
-}
+)
 
 make_environment() {
     root=$(cd "$root" && pwd)

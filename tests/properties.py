@@ -307,6 +307,7 @@ BODIES = {
         "DetachKeys": f"{_BODIES}::test_exec_is_left_with_its_own_keys",
         "Privileged": f"{_BODIES}::test_exec_with_privileges",
         **dict.fromkeys(("Tty", "Env", "Cmd", "User", "WorkingDir"), _EXEC),
+        "Timeout": "compat/test_exec_and_stop.py::test_an_exec_ends_with_its_time",
     },
     "POST /exec/{id}/start": {
         "Detach": f"{_BODIES}::test_exec_goes_on_by_itself",

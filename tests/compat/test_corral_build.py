@@ -197,6 +197,26 @@ def test_settings(daemon: Daemon, tmp_path: Path) -> None:
     assert again.stderr.count("CACHED") == 3  # all of stage two: what it copies is the same
 
 
+def test_limits_of_the_commands(daemon: Daemon, tmp_path: Path) -> None:
+    place = files(
+        tmp_path,
+        Dockerfile=f"FROM {IMAGE}\nRUN grep -E 'Cpus_allowed_list|Seccomp:' /proc/self/status; cat /proc/self/cgroup",
+    )
+    parent = f"{daemon.cgroup_parent}/builds"
+    done = built(
+        daemon, "--no-cache", "--cpuset-cpus", "1", "--security-opt", "seccomp=unconfined", "--cgroup-parent", parent,
+        "--rm=false", "--force-rm", "--compress", place,
+    )  # fmt: skip
+    assert re.search(r"Cpus_allowed_list:\s+1\n", done.stderr), done.stderr
+    assert re.search(r"Seccomp:\s+0\n", done.stderr), done.stderr
+    named = [path for path in daemon.cgroups() if path.endswith("/builds")]
+    assert named
+    for path in named:  # a parent that somebody names is theirs to remove
+        os.rmdir(path)
+    for words in (("--memory-swap", "1m", "-m", "64m"), ("--cpu-quota", "7"), ("--cpuset-cpus", "99")):
+        assert corral(daemon, "build", "--no-cache", *words, place).returncode == 1, words
+
+
 def test_cache_that_travels(daemon: Daemon, tmp_path: Path, new_daemon: object) -> None:
     place = files(
         tmp_path / "c", Dockerfile=f"FROM {IMAGE}\nENV a=travels\nCOPY f /f\nRUN cat /f > /g\nRUN true", f="text"

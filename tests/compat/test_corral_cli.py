@@ -50,7 +50,7 @@ def _run(daemon: Daemon, program: str, words: list[str], input: bytes = b"") -> 
     return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
-_SUGGESTION = re.compile(r"\n\nDid you mean '[^']*'\?| \(did you mean [^)]*\)")
+_SUGGESTION = re.compile(r"\n\nDid you mean '[^']*'\?| \(did you mean [^)]*\)|(?<=\n)Hint: [^\n]*\n")
 
 
 def _as_docker(text: str) -> str:
@@ -81,6 +81,9 @@ images --digests
 images --format json
 image ls --format '{{.Repository}}:{{.Tag}} {{.Size}} {{.ID}}'
 image inspect nosuch
+images --tree -q
+images --tree --format json
+images --tree --digests
 network ls
 network ls --no-trunc
 network ls --format json
@@ -146,6 +149,12 @@ cp cli-one:/a cli-two:/b
 info --format '{{.Driver}} {{.NCPU}} {{json .Plugins}}'
 version --format '{{.Server.Version}} {{.Server.Os}}'
 events --since 1h --until 0s --filter container=cli-two --filter event=create
+search --filter foo term
+search 127.0.0.1:1/term
+plugin ls
+plugin ls --format json
+plugin ls -q
+plugin ls --filter foo=bar
 events --since 1h --until 0s --filter container=cli-two --format '{{.Type}} {{.Action}} {{.Actor.ID}}'
 context ls
 context show
@@ -209,6 +218,19 @@ def test_prints_what_docker_prints(running: Daemon, line: str) -> None:
         if ours == theirs:
             return
     assert ours == theirs
+
+
+def test_images_as_a_tree_have_dockers_cells(running: Daemon) -> None:
+    """Docker's layout is experimental and has colours even in a pipe; the cells are to be the same."""
+    running.output("tag", IMAGE, "tree.test/other:1")
+    theirs = re.sub(r"\x1b\[[0-9;]*m", "", _run(running, "docker", ["images", "--tree"])[1])
+    status, out, _ = _run(running, _CORRAL, ["images", "--tree"])
+    running.output("rmi", "tree.test/other:1")
+    assert status == 0
+    cells = [line.split() for line in theirs.splitlines() if line.strip()]
+    expected = cells[cells.index(["IMAGE", "ID", "DISK", "USAGE", "CONTENT", "SIZE", "EXTRA"]) :]
+    assert [line.split() for line in out.splitlines()] == expected
+    assert any(line.startswith("└─ linux/") for line in out.splitlines())
 
 
 def test_carries_standard_input_and_its_end(running: Daemon) -> None:

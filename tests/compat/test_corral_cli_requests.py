@@ -110,6 +110,9 @@ port x
 ps -a -n 3 --filter status=exited --filter label=a=b -s
 images -a --filter dangling=true repo
 rmi -f --no-prune x
+rmi --platform linux/amd64,linux/arm/v7 x
+search --limit 3 --filter stars=2 --filter is-official=true term
+plugin ls --filter enabled=true
 tag a b:c
 history x
 image inspect reg:5000/a/b:c

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ class World:
 
     def clear(self) -> None:
         """Only the images are left that were there in the beginning."""
+        shutil.rmtree(self.folder / ".docker", ignore_errors=True)
         self.daemon.remove_all()
         self.daemon.output("network", "prune", "-f")
         self.daemon.output("volume", "prune", "-af")
@@ -52,7 +54,7 @@ class World:
 
     def run(self, command: str) -> str:
         """Empty, or what is wrong with the command."""
-        command = examples.completed(command)
+        command = examples.completed(command).replace("unix:///var/run/corral.sock", self.daemon.host)
         done = subprocess.run(
             ["nsenter", f"--net=/proc/{self.daemon.space.pid}/ns/net", "sh", "-ec", command],
             cwd=self.folder,

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.compat.test_beyond_docker import corral
 from tests.support.daemon import IMAGE, Daemon, Engine
 from tests.support.wait import until
 
@@ -160,3 +161,37 @@ def test_the_shell_of_a_check(engine: Engine) -> None:
     container = engine.start("sleep", "60", Healthcheck=check, Shell=["/bin/echo", "shell"])
     until(lambda: _health(engine, container)["Status"] == "healthy", 30)
     assert "shell said" in engine.output("inspect", "-f", "{{json .State.Health.Log}}", container)
+
+
+def test_an_exec_ends_with_its_time(daemon: Daemon) -> None:
+    """Also when nobody waits for it, and when the daemon has been killed meanwhile; with what it started."""
+    container = daemon.start("sleep", "600")
+    assert daemon.post(f"/containers/{container}/exec", {"Cmd": ["true"], "Timeout": -1}).status == 400
+    script = "sleep 500 & sleep 500; echo never"
+    made = made_exec(daemon, container, Cmd=["sh", "-c", script], Timeout=300_000_000)
+    assert daemon.post(f"/exec/{made}/start", {"Detach": True}).status == 200
+    until(lambda: not daemon.get(f"/exec/{made}/json").json()["Running"])
+    ended = daemon.get(f"/exec/{made}/json").json()
+    assert (ended["ExitCode"], ended["TimedOut"], "OOMKilled" in ended) == (137, True, False)
+    assert "sleep 500" not in str(daemon.get(f"/containers/{container}/top").json())
+    in_time = made_exec(daemon, container, Timeout=60_000_000_000)
+    daemon.post(f"/exec/{in_time}/start", {"Detach": True})
+    until(lambda: not daemon.get(f"/exec/{in_time}/json").json()["Running"])
+    assert "TimedOut" not in daemon.get(f"/exec/{in_time}/json").json()
+    late = made_exec(daemon, container, Cmd=["sleep", "500"], Timeout=1_000_000_000)
+    assert daemon.post(f"/exec/{late}/start", {"Detach": True}).status == 200
+    daemon.restart()
+    until(lambda: "sleep 500" not in str(daemon.get(f"/containers/{container}/top").json()))
+    done = corral(daemon, "exec", "--timeout", "300ms", container, "sleep", "500")
+    assert (done.returncode, done.stderr) == (137, "the command did not end within 0.3s and was killed\n")
+    assert corral(daemon, "exec", "--timeout", "60s", container, "echo", "in time").stdout == "in time\n"
+
+
+def test_an_exec_tells_of_want_of_memory(daemon: Daemon) -> None:
+    container = daemon.start("sleep", "600", HostConfig={"Memory": 16 << 20, "MemorySwap": 16 << 20})
+    for script, killed in (("a=x; while true; do a=$a$a$a$a; done", True), ("kill -9 $$", False)):
+        made = made_exec(daemon, container, Cmd=["sh", "-c", script])
+        daemon.post(f"/exec/{made}/start", {"Detach": True})
+        until(lambda: not daemon.get(f"/exec/{made}/json").json()["Running"], 60)  # noqa: B023  used at once
+        ended = daemon.get(f"/exec/{made}/json").json()
+        assert (ended["ExitCode"], ended.get("OOMKilled", False)) == (137, killed)

@@ -103,6 +103,25 @@ def test_a_running_container_is_still_meanwhile(daemon: Daemon) -> None:
         assert int(ahead) - int(behind) in (0, 1)
 
 
+def test_a_running_container_is_put_back_and_started(daemon: Daemon) -> None:
+    """Also one with --rm, which stays; a snapshot that is not there changes nothing."""
+    daemon.output("run", "-d", "--rm", "--name", "box", IMAGE, "sh", "-c", "echo run >> /runs; exec sleep 600")
+    until(lambda: daemon.docker("exec", "box", "test", "-s", "/runs").returncode == 0)
+    said(daemon, "container", "snapshot", "box", "s1")
+    daemon.output("exec", "-d", "box", "sh", "-c", "echo later > /later; exec sleep 700")
+    until(lambda: daemon.docker("exec", "box", "test", "-s", "/later").returncode == 0)
+    pid = daemon.state("box")["Pid"]
+    assert corral(daemon, "container", "rewind", "--restart", "box", "nothing").returncode == 1
+    assert daemon.state("box")["Pid"] == pid
+    said(daemon, "container", "rewind", "--restart", "box", "s1")
+    until(lambda: daemon.output("exec", "box", "cat", "/runs") == "run\nrun")
+    assert daemon.docker("exec", "box", "test", "-e", "/later").returncode == 1
+    assert "700" not in daemon.output("top", "box")
+    said(daemon, "container", "rewind", "--restart", "box", "s1")  # as often as wanted
+    daemon.output("kill", "box")
+    until(lambda: not daemon.containers())
+
+
 def test_forks_outlive_the_container_and_nothing_else_does(daemon: Daemon) -> None:
     before = _directories(daemon)
     daemon.output("run", "--name", "origin", IMAGE, "sh", "-c", "echo o > /o")

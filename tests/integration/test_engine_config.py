@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from corral.client import CorralError, Tls
 from tests.support.daemon import IMAGE, Daemon, docker_cli, running_daemon
 from tests.support.netns import inside
+from tests.support.pyapi import Async, Sync
 from tests.support.registry import free_port
 from tests.support.terminal import Terminal
 
@@ -165,6 +168,35 @@ def test_tls(tmp_path: Path) -> None:
         os.unlink(tmp_path / "cert.pem")
         os.unlink(tmp_path / "key.pem")
         assert docker("version").returncode != 0
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes the certificates, is not installed")
+@pytest.mark.parametrize("make", [Sync, Async])
+def test_tls_from_python(tmp_path: Path, make: type[Sync | Async]) -> None:
+    _certificates(tmp_path)
+    port = free_port()
+    flags = [
+        "-H", f"tcp://127.0.0.1:{port}", "--tlsverify", "--tlscacert", f"{tmp_path}/ca.pem",
+        "--tlscert", f"{tmp_path}/server.pem", "--tlskey", f"{tmp_path}/server-key.pem",
+    ]  # fmt: skip
+    ca, cert, key = (f"{tmp_path}/{name}.pem" for name in ("ca", "cert", "key"))
+    with running_daemon(*flags) as daemon, inside(daemon.space.pid), contextlib.closing(make()) as flavour:
+        host = f"tcp://127.0.0.1:{port}"
+        with flavour.client(host, tls=Tls(ca, cert, key)) as client:
+            data = os.urandom(3_000_000)
+            assert client.containers.output(IMAGE, "cat", input=data).stdout == data
+            with client.containers.run(IMAGE, "sleep", "600") as box, box.process("cat", stdin=True) as process:
+                for word in (b"one", b"two"):
+                    process.write(word)
+                    assert process.read().data == word
+                process.close_stdin()
+                assert process.wait() == 0
+            assert len(b"".join(client.images.save(IMAGE))) > 1_000_000
+        with flavour.client(host) as client, pytest.raises(CorralError):
+            client.ping()
+        for wrong in (Tls(ca), Tls(cert=cert, key=key)):  # no certificate; an authority that nobody knows
+            with flavour.client(host, tls=wrong) as client, pytest.raises(CorralError):
+                client.ping()
 
 
 def test_plain_tcp_on_loopback() -> None:

@@ -28,6 +28,10 @@ def test_a_secret_is_a_file_of_its_containers(own_daemon: Daemon, tmp_path: Path
     said(daemon, "config", "create", "app.yaml", "-", content="colour: red\n")
     assert "db" in said(daemon, "secret", "ls") and "app.yaml" not in said(daemon, "secret", "ls")
     assert "hunter2" not in said(daemon, "secret", "inspect", "db")
+    assert said(daemon, "secret", "inspect", "-f", "{{.Name}} {{.Labels.team}}", "db") == "db a"
+    pretty = said(daemon, "secret", "inspect", "--pretty", "db").splitlines()
+    assert pretty[1:4] == ["Name:            db", "Labels:", " - team=a"]
+    assert "incompatible" in corral(daemon, "secret", "inspect", "--pretty", "-f", "x", "db").stderr
     words = ("--secret", "db,target=password,uid=65534,mode=0400", "--config", "app.yaml")
     script = (
         "cd /run; stat -c '%u %a' secrets/password; cat secrets/password configs/app.yaml; grep /run/s /proc/mounts"

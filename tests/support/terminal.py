@@ -61,6 +61,27 @@ class Terminal:
         before, _, self.seen = self.seen.partition(wanted)
         return before.decode(errors="replace")
 
+    def hang_up(self) -> None:
+        """Let the terminal vanish, as a window that is closed."""
+        os.close(self._fd)
+
+    def has_ended(self) -> bool:
+        """Whether the program has; its exit code is in `status` then."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            self.status = os.waitstatus_to_exitcode(status)
+        return bool(pid)
+
+    def mode(self) -> list[object]:
+        """The terminal's settings, without the speed and what only the kernel changes."""
+        found = termios.tcgetattr(self._fd)
+        return [*found[:4], found[6]]
+
+    def drain(self) -> None:
+        """Take what the program has written so far, so that it never waits for us."""
+        while select.select([self._fd], [], [], 0)[0] and self._read():
+            pass
+
     def finish(self, timeout_s: float = 15.0) -> int:
         """Read to the end; the program's exit code."""
         deadline = time.monotonic() + timeout_s

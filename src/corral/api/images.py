@@ -16,6 +16,7 @@ from corral.engine import filters as matching
 from corral.errors import CorralError
 from corral.image.model import User
 from corral.oci import reference
+from corral.oci.digest import parse_digest
 from corral.wire.containers import ContainerConfig
 
 Progress = Callable[[dict[str, Any]], None]
@@ -175,6 +176,12 @@ def _stars(text: str) -> int:
         return int(text)
     except ValueError:
         raise BadQuery(f"invalid filter 'stars=[{text}]'") from None
+
+
+async def missing(services: Services, request: Request) -> Answer:
+    """GET /images/missing?digest=...: which of these blobs are not here, and have to be in an archive to be loaded."""
+    digests = [parse_digest(text) for text in request.query.all("digest")]
+    return http.json({"Missing": [one for one in digests if not services.engine.images.content.has(one)]})
 
 
 async def distribution(services: Services, request: Request) -> Answer:

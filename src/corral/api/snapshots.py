@@ -31,7 +31,8 @@ async def forget(services: Services, request: Request) -> Answer:
     return http.empty()
 
 
-async def rewind(services: Services, request: Request) -> Answer:
+async def rewind_(services: Services, request: Request) -> Answer:
     """POST /containers/{name}/rewind"""
-    await services.containers.rewind(request.params["name"], request.query.text("snapshot"))
+    rewind = services.containers.rewind_running if request.query.flag("restart") else services.containers.rewind
+    await rewind(request.params["name"], request.query.text("snapshot"))
     return http.empty()

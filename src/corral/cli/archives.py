@@ -53,7 +53,10 @@ def write_to(path: str, parts: Iterable[bytes]) -> None:
 
 
 def check_output(path: str, what: str) -> None:
-    """Refuse a terminal, a missing folder and a folder as the output; raises CliError with Docker's texts."""
+    """Refuse a terminal, a missing folder and what is no regular file as the output; raises CliError, Docker's texts.
+
+    The file is replaced as a whole when it is complete: done to /dev/null, that would be the end of it.
+    """
     if not path:
         from corral.cli.terminal import is_terminal
 
@@ -63,8 +66,30 @@ def check_output(path: str, what: str) -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise CliError(f"failed to {what}: invalid output path: stat {folder}: no such file or directory")
-    if os.path.isdir(path):
-        raise CliError(f'failed to {what}: invalid output path: "{path}" must be a regular file')
+    kind = _kind(path)
+    if kind:
+        raise CliError(f"failed to {what}: cannot write to {kind}")
+
+
+def _kind(path: str) -> str:
+    """What a path is if not a regular file and not nothing."""
+    import stat
+
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return ""
+    for test, name in (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISLNK, "a symbolic link directly"),
+        (stat.S_ISCHR, "a character device file"),
+        (stat.S_ISBLK, "a block device file"),
+        (stat.S_ISFIFO, "a named pipe (FIFO)"),
+        (stat.S_ISSOCK, "a socket"),
+    ):
+        if test(mode):
+            return name
+    return ""
 
 
 def _import(session: Session) -> int:
@@ -78,14 +103,15 @@ def _import(session: Session) -> int:
         "platform": flags["platform"] or None,
     }
     stream: Iterable[bytes] | None
-    if source == "-":
-        stream = blocks(0)
-    elif query["fromSrc"] == "-":
-        stream = blocks(open_input(source))
-    else:
-        stream = None
     from corral.cli import progress
 
+    if source == "-":
+        stream = progress.metered(blocks(0), "Sending")
+    elif query["fromSrc"] == "-":
+        fd = open_input(source)
+        stream = progress.metered(blocks(fd), "Sending", _size(fd))
+    else:
+        stream = None
     progress.show(session.client.request("POST", "/images/create", query, stream=stream).records())
     return 0
 
@@ -102,32 +128,47 @@ def _load(session: Session) -> int:
     query = {"quiet": quiet, "platform": platform_json(flags["platform"])}
     from corral.cli import progress
 
-    progress.show(session.client.request("POST", "/images/load", query, stream=blocks(fd)).records())
+    stream = progress.metered(blocks(fd), "Sending", _size(fd), flags["quiet"])
+    progress.show(session.client.request("POST", "/images/load", query, stream=stream).records())
     return 0
+
+
+def _size(fd: int) -> int:
+    """Of a file; 0 for anything whose end is not known."""
+    import stat
+
+    found = os.fstat(fd)
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def platform_json(text: str) -> str | None:
     """`linux/arm/v7` as the API's JSON."""
     if not text:
         return None
-    from corral.cli import jsontext
+    from corral import jsontext
 
     parts = dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
-    return jsontext.dumps(parts)
+    return jsontext.dumps(dict(sorted(parts.items())))
 
 
 def _save(session: Session) -> int:
     flags = session.flags
     check_output(flags["output"], "save image")
     query = {"names": session.arguments, "platform": platform_json(flags["platform"])}
-    write_to(flags["output"], session.client.request("GET", "/images/get", query).chunks())
+    from corral.cli import progress
+
+    parts = session.client.request("GET", "/images/get", query).chunks()
+    write_to(flags["output"], progress.metered(parts, "Saving"))
     return 0
 
 
 def _export(session: Session) -> int:
     flags = session.flags
     check_output(flags["output"], "export container")
-    write_to(flags["output"], session.client.request("GET", f"/containers/{session.arguments[0]}/export").chunks())
+    from corral.cli import progress
+
+    parts = session.client.request("GET", f"/containers/{session.arguments[0]}/export").chunks()
+    write_to(flags["output"], progress.metered(parts, "Exporting"))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral.cli.command import Command, Session, error_line
+from corral.cli.command import Command, Session, error_line, tell
 from corral.cli.flags import Flag
 from corral.cli.problems import CliError, DaemonError
 
@@ -152,7 +152,7 @@ def _start(session: Session) -> int:
         try:
             session.client.post(f"/containers/{name}/start")
         except DaemonError as error:
-            error_line(str(error))
+            tell(session, str(error))
             failed.append(name)
         else:
             print(name)

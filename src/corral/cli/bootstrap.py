@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.problems import CliError
 
 TYPE_CHECKING = False

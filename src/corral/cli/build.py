@@ -6,7 +6,8 @@ import base64
 import os
 import sys
 
-from corral.cli import buildoutput, jsontext
+from corral import jsontext
+from corral.cli import buildoutput
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag, Flags
 from corral.cli.problems import CliError, Exit, UsageError
@@ -60,7 +61,8 @@ def _classic(client: Client, body: dict[str, Any], source: _Source, flags: Flags
 
     if flags["build-context"]:
         raise CliError("this daemon cannot build with named contexts: it has the classic API only")
-    known = {"dockerfile": source.text or "", "name": source.name, "remote": source.remote}
+    known: dict[str, Any] = {"dockerfile": source.text or "", "name": source.name, "remote": source.remote}
+    known |= {name: flags[flag] for name, flag in (("rm", "rm"), ("forcerm", "force-rm"), ("compress", "compress"))}
     return classicbuild.build(client, body | known, source.folder, source.path, quiet=flags["quiet"])
 
 
@@ -103,7 +105,7 @@ class _Source:
         """Have the daemon know the files; what the request says of them."""
         found: dict[str, Any] = {"dockerfile": self.text or "", "name": self.name, "remote": self.remote}
         if self.folder:
-            found["context"] = _send(client, self.folder, self.path)
+            found["context"] = _send(client, self.folder, self.path, self._flags["quiet"])
         contexts = {}
         for item in self._flags["build-context"]:
             name, equals, value = item.partition("=")
@@ -112,7 +114,7 @@ class _Source:
             if value.startswith("docker-image://") or _is_remote(value):
                 contexts[name] = value
             elif os.path.isdir(value):
-                contexts[name] = _send(client, os.path.realpath(value), "")
+                contexts[name] = _send(client, os.path.realpath(value), "", self._flags["quiet"])
             else:
                 raise CliError(f"failed to get build context {name}: stat {value}: no such file or directory")
         return {**found, "contexts": contexts}
@@ -122,14 +124,18 @@ def _is_remote(place: str) -> bool:
     return place.startswith(("http://", "https://", "git://", "git@", "ssh://", "github.com/"))
 
 
-def _send(client: Client, folder: str, dockerfile: str) -> str:
+def _send(client: Client, folder: str, dockerfile: str, quiet: bool) -> str:
     """Bring the daemon's copy of a folder up to date: only what is new is sent."""
     from corral.cli import buildfiles
 
     entries = buildfiles.entries(folder, buildfiles.ignore_of(folder, dockerfile or os.path.join(folder, "Dockerfile")))
     key = f"{os.uname().nodename}:{os.geteuid()}:{folder}:{dockerfile}"
     answer = client.post("/corral/build/context", body={"key": key, "entries": entries})
-    parts = buildfiles.archive(folder, answer["missing"])
+    from corral.cli import progress
+
+    # [kind, mode, size, time, target]; a header for each, and the data in blocks
+    size = sum(1024 + entries[path][2] for path in answer["missing"] if path in entries)
+    parts = progress.metered(buildfiles.archive(folder, answer["missing"]), "Sending the context", size, quiet)
     client.request("PUT", f"/corral/build/context/{answer['id']}", stream=parts).read()
     return str(answer["id"])
 
@@ -154,6 +160,14 @@ def _request(session: Session, source: _Source) -> dict[str, Any]:
         "network": flags["network"],
         "hosts": list(flags["add-host"]),
         "memory": flags["memory"],
+        "memory_swap": flags["memory-swap"],
+        "cpu_period": flags["cpu-period"],
+        "cpu_quota": flags["cpu-quota"],
+        "cpu_shares": flags["cpu-shares"],
+        "cpuset_cpus": flags["cpuset-cpus"],
+        "cpuset_mems": flags["cpuset-mems"],
+        "cgroup_parent": flags["cgroup-parent"],
+        "security_opt": list(flags["security-opt"]),
         "shm_size": flags["shm-size"],
         "ulimits": [_ulimit(text) for text in flags["ulimit"]],
         "allowed": _allowed(flags),
@@ -437,12 +451,22 @@ _FLAGS = (
     Flag("build-context", "", "list", "Give another context a name (NAME=FOLDER, NAME=docker-image://IMAGE)"),
     Flag("cache-from", "", "list", "Take cache from an image or folder: IMAGE, type=local,src=FOLDER"),
     Flag("cache-to", "", "list", "Keep cache: type=inline, type=registry,ref=IMAGE, type=local,dest=FOLDER"),
+    Flag("cgroup-parent", "", "string", "Parent of the commands' cgroups"),
     Flag("check", "", "bool", "Only look for what is wrong or unwise"),
+    Flag("compress", "", "bool", "Compress the context, for a daemon with the classic API only"),
+    Flag("cpu-period", "", "int", "Length of the commands' CPU period, in microseconds"),
+    Flag("cpu-quota", "", "int", "CPU time of the commands in each period, in microseconds"),
+    Flag("cpu-shares", "c", "int", "CPU time of the commands relative to others"),
+    Flag("cpuset-cpus", "", "string", "CPUs that the commands may use (0-3, 0,1)"),
+    Flag("cpuset-mems", "", "string", "Memory nodes that the commands may use (0-3, 0,1)"),
+    Flag("disable-content-trust", "", "bool", "Skip image verification", True, hidden=True),
     Flag("file", "f", "string", "The Dockerfile (- for standard input)"),
+    Flag("force-rm", "", "bool", "Remove intermediate containers always (the classic API's; Corral has none)"),
     Flag("iidfile", "", "string", "Write the image's id to a file"),
     Flag("label", "", "list", "Label the image (KEY=VALUE)"),
     Flag("load", "", "bool", "Keep the image at the daemon, as every build does"),
     Flag("memory", "m", "bytes", "Memory that each command may use"),
+    Flag("memory-swap", "", "swap", "Memory and swap together; -1 for unlimited swap"),
     Flag("metadata-file", "", "string", "Write what was built to a file, as JSON"),
     Flag("network", "", "string", "Network of the commands"),
     Flag("no-cache", "", "bool", "Do every step anew"),
@@ -456,8 +480,10 @@ _FLAGS = (
     Flag("pull", "", "bool", "Fetch bases even if they are here"),
     Flag("push", "", "bool", "Push the image"),
     Flag("quiet", "q", "bool", "Print the image's id only"),
+    Flag("rm", "", "bool", "Remove intermediate containers (the classic API's; Corral has none)", True),
     Flag("sbom", "", "string", "Attest which packages are in the image (true)"),
     Flag("secret", "", "list", "Give commands a secret: id=NAME[,src=FILE][,env=VARIABLE]"),
+    Flag("security-opt", "", "strings", "Security option of the commands"),
     Flag("shm-size", "", "bytes", "Size of /dev/shm"),
     Flag("squash", "", "bool", "Make one layer of all new ones"),
     Flag("ssh", "", "list", "Give commands an SSH agent: default, or NAME=SOCKET"),

@@ -59,11 +59,15 @@ class Plain:
         elif kind == "note":
             self.line(0, record["text"])
         elif kind == "warning":
-            sys.stderr.write(f"WARN: {record['rule']}: {record['message']}\n")
-            if record.get("excerpt"):
-                sys.stderr.write(record["excerpt"] + "\n")
+            self.warn(record)
         elif number in self.steps:
             self.change(number, self.steps[number], record)
+
+    def warn(self, record: dict[str, Any]) -> None:
+        """Something about the Dockerfile is unwise."""
+        sys.stderr.write(f"WARN: {record['rule']}: {record['message']}\n")
+        if record.get("excerpt"):
+            sys.stderr.write(record["excerpt"] + "\n")
 
     def change(self, number: int, step: Step, record: dict[str, Any]) -> None:
         """Something happened to a step that has begun."""
@@ -162,6 +166,9 @@ class Live(Plain):
 
 class Quiet(Plain):
     """Nothing but what a failure says."""
+
+    def warn(self, record: dict[str, Any]) -> None:
+        return
 
     def line(self, number: int, text: str) -> None:
         return

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from corral.cli import buildfiles, jsontext
+from corral import jsontext
+from corral.cli import buildfiles
 from corral.cli.problems import CliError, Exit
 
 TYPE_CHECKING = False
@@ -43,11 +44,22 @@ def build(client: Client, body: dict[str, Any], folder: str, path: str, *, quiet
         "networkmode": body["network"] or None,
         "extrahosts": body["hosts"],
         "memory": body["memory"] or None,
+        "memswap": body["memory_swap"] or None,
+        "cpuperiod": body["cpu_period"] or None,
+        "cpuquota": body["cpu_quota"] or None,
+        "cpushares": body["cpu_shares"] or None,
+        "cpusetcpus": body["cpuset_cpus"] or None,
+        "cpusetmems": body["cpuset_mems"] or None,
+        "cgroupparent": body["cgroup_parent"] or None,
+        "securityopt": jsontext.dumps(body["security_opt"]) if body["security_opt"] else None,
         "shmsize": body["shm_size"] or None,
         "ulimits": jsontext.dumps(body["ulimits"]) if body["ulimits"] else None,
         "cachefrom": jsontext.dumps(body["cache_from"]) if body["cache_from"] else None,
-        "rm": True,
+        "rm": body["rm"],
+        "forcerm": body["forcerm"] or None,
     }
+    if stream is not None and body["compress"]:
+        stream = _compressed(stream)
     image = ""
     for record in client.request("POST", "/build", query, stream=stream).records():
         if "error" in record:
@@ -65,3 +77,13 @@ def _context(folder: str, path: str, dockerfile: str) -> Iterator[bytes]:
     if folder:
         entries = buildfiles.entries(folder, buildfiles.ignore_of(folder, path or os.path.join(folder, "Dockerfile")))
     return buildfiles.archive(folder or "/", entries, {_DOCKERFILE: dockerfile.encode("utf-8", "surrogateescape")})
+
+
+def _compressed(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, as gzip."""
+    import zlib
+
+    squeezer = zlib.compressobj(wbits=31)
+    for part in parts:
+        yield squeezer.compress(part)
+    yield squeezer.flush()

@@ -9,6 +9,7 @@ from corral.cli.flags import Flag, Flags
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from corral.cli.endpoint import Endpoint
     from corral.cli.transport import Client
@@ -43,16 +44,9 @@ def _tls(flags: Flags, config: str) -> endpoint_module.Tls | None:
     from corral.cli import endpoint
 
     verify = flags["tlsverify"] or (not flags.changed("tlsverify") and bool(os.environ.get("DOCKER_TLS_VERIFY")))
-    files = [flags[name] for name in ("tlscacert", "tlscert", "tlskey")]
     if not (verify or flags["tls"] or os.environ.get("DOCKER_TLS")):
         return None
-    folder = os.environ.get("DOCKER_CERT_PATH") or config
-    for index, name in enumerate(("ca.pem", "cert.pem", "key.pem")):
-        path = os.path.join(folder, name)
-        if not files[index] and os.path.exists(path):
-            files[index] = path
-    ca, cert, key = files
-    return endpoint.Tls(ca, cert, key, verify=verify)
+    return endpoint.tls_of(config, flags["tlscacert"], flags["tlscert"], flags["tlskey"], verify=verify)
 
 
 class Session:
@@ -76,8 +70,28 @@ class Session:
             self._client = Client(self.globals.endpoint())
         return self._client
 
-    def each(self, names: Sequence[str], work: Callable[[str], object], echo: bool = True) -> int:
-        """Do `work` for each name: print the name when done, the error when not; 1 if any failed."""
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether several daemons are asked: `--context` after the command, or a list or `all` before it."""
+        given = self.globals.context
+        return bool(self.flags["context"]) or given == "all" or "," in given
+
+    def everywhere(self, ask: Callable[[Client], Any]) -> tuple[list[tuple[dict[str, Any], Any]], int]:
+        """What every daemon in question answers, with the field that says which one it is (none for one alone).
+
+        The status is 1 if one of several has not answered, which has been told then.
+        """
+        if not self.is_everywhere:
+            return [({}, ask(self.client))], 0
+        from corral.cli import fleet
+
+        return fleet.gather(self, ask)
+
+    def each(self, names: Sequence[str], work: Callable[[str], object], echo: bool = True, forgiven: int = 0) -> int:
+        """Do `work` for each name: print the name when done, the error when not; 1 if any failed.
+
+        Errors with the HTTP status `forgiven` are told and do not count.
+        """
         from corral.cli.problems import CliError, NotConnected
 
         status = 0
@@ -87,8 +101,9 @@ class Session:
             except NotConnected:
                 raise
             except CliError as error:
-                error_line(str(error))
-                status = 1
+                tell(self, str(error))
+                if not forgiven or getattr(error, "code", 0) != forgiven:
+                    status = 1
             else:
                 if echo:
                     print(name)
@@ -98,12 +113,13 @@ class Session:
 class Command:
     """A command: `usage` follows its path, `least` and `most` bound its arguments (most None: any number).
 
-    With the flag `instead` one argument less is needed.
+    Flags stand anywhere if they are `interspersed`; with `verbatim` every word is an argument.  With the flag `instead`
+    one argument less is needed.
     """
 
     __slots__ = (
         "aliases", "details", "examples", "flags", "instead", "interspersed", "least", "most", "run", "summary",
-        "usage",
+        "usage", "verbatim",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +134,7 @@ class Command:
         interspersed: bool = True,
         details: str = "",
         examples: Sequence[str] = (),
+        verbatim: bool = False,
         instead: str = "",
     ) -> None:
         self.run = run
@@ -131,6 +148,17 @@ class Command:
         self.details = details
         self.examples = examples
         self.instead = instead
+        self.verbatim = verbatim
+
+
+def tell(session: Session, text: str) -> None:
+    """An error to standard error, and what can be done about it."""
+    from corral.cli import advice
+
+    error_line(text)
+    hint = advice.hint(session, text)
+    if hint:
+        error_line(f"Hint: {hint}")
 
 
 def error_line(text: str) -> None:

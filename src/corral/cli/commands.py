@@ -17,6 +17,7 @@ COMMON = {
     "images": ("images", "LIST", "List images"),
     "login": ("login", "LOGIN", "Store credentials for a registry"),
     "logout": ("login", "LOGOUT", "Forget the credentials for a registry"),
+    "search": ("search", "SEARCH", "Search a registry for images"),
     "version": ("system", "VERSION", "Show the versions of client and daemon"),
     "info": ("system", "INFO", "Show what the daemon and its machine are"),
     "quickstart": ("quickstart", "QUICKSTART", "Start a daemon, get a Debian image, open a shell in it"),
@@ -24,6 +25,7 @@ COMMON = {
 OTHERS = {
     "attach": ("attach", "ATTACH", "Connect the terminal to a running container"),
     "commit": ("images", "COMMIT", "Make an image of a container's changes"),
+    "completion": ("completion", "COMPLETION", "Print what makes a shell complete commands and names"),
     "cp": ("copy", "CP", "Copy files between a container and this machine"),
     "create": ("run", "CREATE", "Create a container from an image"),
     "diff": ("containers", "DIFF", "Show what changed in a container's files"),
@@ -46,7 +48,7 @@ OTHERS = {
     "stats": ("stats", "STATS", "Show what containers use, live"),
     "stop": ("containers", "STOP", "Stop running containers"),
     "tag": ("images", "TAG", "Give an image another name"),
-    "top": ("containers", "TOP", "Show the processes of a container"),
+    "top": ("top", "TOP", "Show the processes of a container, or what all containers use"),
     "traffic": ("traffic", "TRAFFIC", "Show what containers received and sent"),
     "unpause": ("containers", "UNPAUSE", "Let the processes of containers run on"),
     "update": ("update", "UPDATE", "Change limits and restart policy of containers"),
@@ -171,6 +173,10 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
             "rm": ("networks", "RM", "Remove networks"),
         },
     ),
+    "plugin": (
+        "Look at the plugins of a Docker daemon",
+        {"ls": ("plugins", "LIST", "List plugins")},
+    ),
     "registry": (
         "Run a registry of images",
         {
@@ -217,13 +223,18 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str, str]]]] = {
         },
     ),
 }
+# what programs run, and no help shows
+HIDDEN: dict[str, tuple[str, str, str]] = {
+    "__complete": ("completion", "COMPLETE", "Print what may follow"),
+    "system dial-stdio": ("dial", "DIAL", "Connect standard input and output to the daemon"),
+}
 # what else a command of a group is called
 GROUP_ALIASES = {"list": "ls", "remove": "rm"}
 
 
 def top_level(name: str) -> tuple[str, str, str] | None:
     """Where the command is, or None."""
-    return COMMON.get(name) or OTHERS.get(name)
+    return COMMON.get(name) or OTHERS.get(name) or HIDDEN.get(name)
 
 
 def in_group(group: str, name: str) -> tuple[str, str, str] | None:
@@ -231,7 +242,7 @@ def in_group(group: str, name: str) -> tuple[str, str, str] | None:
     members = GROUPS[group][1]
     if group == "container" and name == "ps":
         name = "ls"
-    return members.get(name) or members.get(GROUP_ALIASES.get(name, ""))
+    return members.get(name) or members.get(GROUP_ALIASES.get(name, "")) or HIDDEN.get(f"{group} {name}")
 
 
 def load(place: tuple[str, str, str]) -> Command:

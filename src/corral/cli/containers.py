@@ -1,4 +1,4 @@
-"""Verbs on containers that are one request each: stop, restart, kill, rm, pause, rename, wait, port, top, diff."""
+"""Verbs on containers that are one request each: stop, restart, kill, rm, pause, rename, wait, diff."""
 
 from __future__ import annotations
 
@@ -43,14 +43,9 @@ def _rm(session: Session) -> int:
         name = name.strip("/") if name.strip("/") else name
         if not name:
             raise CliError("Container name cannot be empty")
-        try:
-            session.client.delete(f"/containers/{name}", query)
-        except CliError as error:
-            if not (flags["force"] and getattr(error, "code", 0) == 404):
-                raise
-            raise
+        session.client.delete(f"/containers/{name}", query)
 
-    return session.each(session.arguments, remove)
+    return session.each(session.arguments, remove, forgiven=404 if flags["force"] else 0)
 
 
 def _pause(session: Session) -> int:
@@ -81,18 +76,6 @@ def _wait(session: Session) -> int:
         print(answer["StatusCode"], flush=True)
 
     return session.each(session.arguments, wait, echo=False)
-
-
-def _top(session: Session) -> int:
-    name, words = session.arguments[0], session.arguments[1:]
-    query = {"ps_args": " ".join(words) or None}
-    found = session.client.get(f"/containers/{name}/top", query)
-    rows = [found["Titles"], *found["Processes"]]
-    widths = [max(20, 3 + max(len(row[index]) for row in rows)) for index in range(len(found["Titles"]))]
-    for row in rows:
-        padded = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-        sys.stdout.write("".join(padded) + row[-1] + "\n")
-    return 0
 
 
 _KINDS = {0: "C", 1: "A", 2: "D"}
@@ -129,16 +112,6 @@ PAUSE = _simple(_pause, "Freeze every process of containers", "pause")
 UNPAUSE = _simple(_unpause, "Let the processes of containers run on", "unpause")
 RENAME = Command(_rename, "Give a container another name", "CONTAINER NEW_NAME", (), 2, 2, "container rename, rename")
 WAIT = _simple(_wait, "Wait until containers stop and print their exit statuses", "wait")
-TOP = Command(
-    _top,
-    "Show the processes of a container, as ps shows them",
-    "CONTAINER [ps OPTIONS]",
-    (),
-    least=1,
-    most=None,
-    aliases="container top, top",
-    interspersed=False,
-)
 DIFF = Command(
     _diff,
     "Show what changed in a container's files: A added, C changed, D deleted",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from corral.cli import jsontext, table
+from corral import jsontext
+from corral.cli import table
 from corral.cli.command import Command, Session, error_line
 from corral.cli.endpoint import DEFAULT_HOST, config_folder, context_key, context_name, read_config
 from corral.cli.flags import Flag
@@ -14,6 +15,7 @@ from corral.cli.problems import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import tarfile
     from typing import Any
 
 _TLS_FILES = ("ca", "cert", "key")
@@ -48,7 +50,8 @@ def read(folder: str, name: str) -> dict[str, Any]:
     return found
 
 
-def _stored(folder: str) -> list[dict[str, Any]]:
+def stored(folder: str) -> list[dict[str, Any]]:
+    """Every stored context, by name."""
     root = os.path.join(folder, "contexts", "meta")
     found = []
     for key in os.listdir(root) if os.path.isdir(root) else ():
@@ -181,7 +184,7 @@ def _list(session: Session) -> int:
             "Error": "",
         }
     ]
-    for one in _stored(folder):
+    for one in stored(folder):
         rows.append(
             {
                 "Name": one["Name"],
@@ -255,7 +258,7 @@ def _inspect(session: Session) -> int:
         storage = {"MetadataPath": os.path.dirname(_meta_path(folder, name)), "TLSPath": _tls_folder(folder, name)}
         return {**meta, "TLSMaterial": {"docker": files} if files else {}, "Storage": storage}
 
-    return show(session.arguments or [_current(session)], get, session.flags["format"])
+    return show(session, session.arguments or [_current(session)], get, session.flags["format"])
 
 
 def _remove(session: Session) -> int:
@@ -274,6 +277,14 @@ def _remove(session: Session) -> int:
     return session.each(session.arguments, remove)
 
 
+def _member(path: str, size: int) -> tarfile.TarInfo:
+    import tarfile
+
+    info = tarfile.TarInfo(path)
+    info.size, info.mode = size, 0o600
+    return info
+
+
 def _export(session: Session) -> int:
     import io
     import tarfile
@@ -281,13 +292,17 @@ def _export(session: Session) -> int:
     name, folder = session.arguments[0], _folder(session)
     target = session.arguments[1] if len(session.arguments) > 1 else f"{name}.dockercontext"
     members = {"meta.json": jsontext.dumps(read(folder, name)).encode()}
-    members |= {f"tls/docker/{kind}.pem": content for kind, content in _tls_files(folder, name).items()}
+    files = {f"tls/docker/{kind}.pem": content for kind, content in _tls_files(folder, name).items()}
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for path, content in members.items():
+            tar.addfile(_member(path, len(content)), io.BytesIO(content))
+        for path in ("tls", *(("tls/docker",) if files else ())):
             info = tarfile.TarInfo(path)
-            info.size, info.mode = len(content), 0o600
-            tar.addfile(info, io.BytesIO(content))
+            info.type, info.mode = tarfile.DIRTYPE, 0o700
+            tar.addfile(info)
+        for path, content in files.items():
+            tar.addfile(_member(path, len(content)), io.BytesIO(content))
     if target == "-":
         from corral.cli.relay import write_all
 

@@ -7,7 +7,7 @@ import os
 import sys
 import tarfile
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.archives import blocks
 from corral.cli.command import Command, Session, error_line
 from corral.cli.flags import Flag
@@ -60,6 +60,8 @@ def _joined(base: str, link: str) -> str:
 
 
 def _from_container(session: Session, container: str, source: str, target: str) -> int:
+    if target != "-":
+        _check_target(target)
     keep_slash = "/" if source.endswith("/") and len(source) > 1 else ""
     if session.flags["follow-link"]:
         found = _stat(session, container, source)
@@ -73,11 +75,27 @@ def _from_container(session: Session, container: str, source: str, target: str) 
         for data in response.chunks():
             write_all(1, data)
         return 0
-    pipe = Reader(response.chunks())
+    from corral.cli import progress
+
+    quiet = session.flags["quiet"]
+    pipe = Reader(progress.metered(response.chunks(), f"Copying from {container}", int(found.get("size") or 0), quiet))
     _extract(pipe, found, source, target, session.flags["archive"])
     pipe.drain()
     _tell(session, pipe.size_bytes, f"{container}:{source}", target)
     return 0
+
+
+def _check_target(target: str) -> None:
+    """Refuse to replace a device, as an account that may would; raises CliError with Docker's text."""
+    import stat
+
+    try:
+        mode = os.stat(target).st_mode
+    except OSError:
+        return
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        what = "device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "named pipe or socket"
+        raise CliError(f'invalid output path: "{target}" must be a directory or a regular file: got a {what}')
 
 
 def _tell(session: Session, size_bytes: int, source: str, target: str) -> None:
@@ -202,13 +220,17 @@ def _to_container(session: Session, source: str, container: str, target: str) ->
             stream=blocks(0),
         ).read()
         return 0
+    from corral.cli import progress
+
     folder, name, contents_only = _target(source, target, found)
     pipe_read, pipe_write = os.pipe()
     writer = _Writer(source, name, contents_only, pipe_write, flags["follow-link"])
     writer.start()
     try:
         query |= {"path": folder, "noOverwriteDirNonDir": True}
-        session.client.request("PUT", f"/containers/{container}/archive", query, stream=writer.parts(pipe_read)).read()
+        size = os.stat(source).st_size if os.path.isfile(source) else 0
+        stream = progress.metered(writer.parts(pipe_read), f"Copying to {container}", size, flags["quiet"])
+        session.client.request("PUT", f"/containers/{container}/archive", query, stream=stream).read()
     finally:
         os.close(pipe_read)
         writer.join()

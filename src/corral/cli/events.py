@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag
 from corral.cli.listing import FILTER, filters
@@ -29,6 +29,9 @@ def _events(session: Session) -> int:
         "filters": filters(flags["filter"]),
     }
     for event in session.client.request("GET", "/events", query).records():
+        attributes = event["Actor"].get("Attributes")
+        if attributes:  # a map to docker, which has its keys in order
+            event["Actor"]["Attributes"] = dict(sorted(attributes.items()))
         text = template.render(event) if template else jsontext.dumps(event) if format_ == "json" else line(event)
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

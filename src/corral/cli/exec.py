@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from corral.cli import attach, runbody
-from corral.cli.command import Command, Session
+from corral.cli.command import Command, Session, error_line
 from corral.cli.flags import Flag
 from corral.cli.problems import CliError
 
@@ -37,6 +37,8 @@ def _exec(session: Session) -> int:
         "Cmd": session.arguments[1:],
         "ConsoleSize": _size() if flags["tty"] and not detach else None,
     }
+    if flags["timeout"]:
+        body["Timeout"] = flags["timeout"]
     identity = str(client.post(f"/containers/{found['Id']}/exec", body=body)["Id"])
     start = {"Detach": detach, "Tty": flags["tty"], "ConsoleSize": body["ConsoleSize"]}
     if detach:
@@ -45,7 +47,10 @@ def _exec(session: Session) -> int:
     hijacked = client.hijack(f"/exec/{identity}/start", body=start)
     streams = attach.Streams(flags["interactive"], True, True, flags["tty"])
     attach.carry(session, name, hijacked, streams, f"/exec/{identity}/resize")
-    return int(client.get(f"/exec/{identity}/json").get("ExitCode") or 0)
+    ended = client.get(f"/exec/{identity}/json")
+    if ended.get("TimedOut"):
+        error_line(f"the command did not end within {flags['timeout'] / 1e9:g}s and was killed")
+    return int(ended.get("ExitCode") or 0)
 
 
 def _size() -> list[int] | None:
@@ -66,6 +71,7 @@ EXEC = Command(
         Flag("env-file", "", "list", "File of environment variables"),
         Flag("interactive", "i", "bool", "Keep standard input open"),
         Flag("privileged", "", "bool", "Every capability"),
+        Flag("timeout", "", "duration", "Kill the command after this time (ms|s|m|h)"),
         Flag("tty", "t", "bool", "Give the command a terminal"),
         Flag("user", "u", "string", "User and group (NAME|ID[:GROUP|ID])"),
         Flag("workdir", "w", "string", "Working folder"),

@@ -9,7 +9,7 @@ from corral.cli import table
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag
 from corral.cli.images_api import check_reference, full_repository, split_reference
-from corral.cli.listing import FILTER, FORMAT, SHORT_ID, configured_format, filters
+from corral.cli.listing import CONTEXT, FILTER, FORMAT, SHORT_ID, columns, configured_format, filters
 from corral.cli.problems import CliError
 from corral.cli.transport import quote
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _TITLES = {
     "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID", "CreatedSince": "CREATED",
     "CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS", "SharedSize": "SHARED SIZE",
-    "UniqueSize": "UNIQUE SIZE", "VirtualSize": "SIZE",
+    "UniqueSize": "UNIQUE SIZE", "VirtualSize": "SIZE", "Context": "CONTEXT",
 }  # fmt: skip
 
 
@@ -31,17 +31,37 @@ def _list(session: Session) -> int:
     if session.arguments:
         given.append(f"reference={session.arguments[0]}")
     query = {"all": flags["all"] or None, "filters": filters(given)}
-    found = session.client.get("/images/json", query)
+    if flags["tree"]:
+        return _tree(session, query)
+    answers, status = session.everywhere(lambda client: client.get("/images/json", query))
     format_ = configured_format(session, "imagesFormat")
     show_digest = flags["digests"] or ".Digest" in format_
     dangling = "dangling=true" in flags["filter"]
-    found.sort(key=lambda one: -one["Created"])
-    rows = [row for one in found for row in rows_of(one, flags["no-trunc"], show_digest, dangling)]
+    rows = [
+        {**where, **row}
+        for where, found in answers
+        for one in sorted(found, key=lambda one: -one["Created"])
+        for row in rows_of(one, flags["no-trunc"], show_digest, dangling)
+    ]
     if flags["quiet"] and not flags["format"]:
         sys.stdout.write("".join(f"{row['ID']}\n" for row in rows))
-        return 0
-    columns = ["Repository", "Tag", *(["Digest"] if flags["digests"] else []), "ID", "CreatedSince", "Size"]
-    table.show(rows, columns, _TITLES, format_)
+        return status
+    shown = ["Repository", "Tag", *(["Digest"] if flags["digests"] else []), "ID", "CreatedSince", "Size"]
+    table.show(rows, columns(session, shown), _TITLES, format_)
+    return status
+
+
+def _tree(session: Session, query: dict[str, Any]) -> int:
+    from corral.cli import imagetree
+
+    for flag, title in (("quiet", "quiet"), ("no-trunc", "no-trunc"), ("digests", "show-digest"), ("format", "format")):
+        if session.flags[flag]:
+            raise CliError(f"--{title} is not yet supported with --tree")
+    if not session.client.at_least(1, 47):
+        raise CliError('"--tree" requires API version 1.47 or later')
+    found = session.client.get("/images/json", {**query, "manifests": True})
+    shown = [one for one in found if one.get("RepoTags") or session.flags["all"]]
+    imagetree.show(sorted(shown, key=lambda one: -one["Created"]))
     return 0
 
 
@@ -84,13 +104,19 @@ def _row(one: Mapping[str, Any], repository: str, tag: str, digest: str, full: b
 
 def _remove(session: Session) -> int:
     flags = session.flags
-    query = {"force": flags["force"] or None, "noprune": flags["no-prune"] or None}
+    from corral.cli.archives import platform_json
+
+    query = {
+        "force": flags["force"] or None,
+        "noprune": flags["no-prune"] or None,
+        "platforms": [platform_json(text) for text in flags["platform"]],
+    }
 
     def remove(name: str) -> None:
         for one in session.client.delete(f"/images/{quote(name, '/:@')}", query) or ():
             print(f"Deleted: {one['Deleted']}" if one.get("Deleted") else f"Untagged: {one['Untagged']}")
 
-    return session.each(session.arguments, remove, echo=False)
+    return session.each(session.arguments, remove, echo=False, forgiven=404 if flags["force"] else 0)
 
 
 def _tag(session: Session) -> int:
@@ -171,11 +197,13 @@ LIST = Command(
     "[OPTIONS] [REPOSITORY[:TAG]]",
     (
         Flag("all", "a", "bool", "Show intermediate images, too"),
+        CONTEXT,
         Flag("digests", "", "bool", "Show digests"),
         FILTER,
         FORMAT,
         Flag("no-trunc", "", "bool", "Show ids in full"),
         Flag("quiet", "q", "bool", "Print ids alone"),
+        Flag("tree", "", "bool", "Show the platforms of each image below it"),
     ),
     most=1,
     aliases="image ls, image list, images",
@@ -187,6 +215,7 @@ RM = Command(
     (
         Flag("force", "f", "bool", "Remove it though containers or other names use it"),
         Flag("no-prune", "", "bool", "Keep untagged parents"),
+        Flag("platform", "", "strings", "Remove only these platforms of it (os[/arch[/variant]])"),
     ),
     least=1,
     most=None,

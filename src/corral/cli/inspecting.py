@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from corral.cli import jsontext
-from corral.cli.command import Command, Session, error_line
+from corral import jsontext
+from corral.cli.command import Command, Session, tell
 from corral.cli.flags import Flag
 from corral.cli.problems import CliError, DaemonError
 from corral.cli.transport import quote
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Getter = Callable[[str], Any]
 
 
-def show(names: list[str], get: Getter, format_: str) -> int:
+def show(session: Session, names: list[str], get: Getter, format_: str) -> int:
     """Print every object that is found, and after that what was not."""
     found: list[Any] = []
     problems: list[str] = []
@@ -29,7 +29,9 @@ def show(names: list[str], get: Getter, format_: str) -> int:
             problems.append(str(error))
         except NoSuchObject as error:
             problems.append(str(error))
-    if format_ in ("", "json"):
+    if not format_ and (shown := _for_people(found)):
+        sys.stdout.write(shown)
+    elif format_ in ("", "json"):
         sys.stdout.write((jsontext.indented(found) if not format_ else jsontext.dumps(found)) + "\n")
     elif found:
         from corral.cli.template import Template
@@ -45,10 +47,27 @@ def show(names: list[str], get: Getter, format_: str) -> int:
     elif problems:
         sys.stdout.write("\n")
     if problems:
-        sys.stdout.flush()
-        error_line("\n".join(problems))
+        tell(session, "\n".join(problems))
         return 1
     return 0
+
+
+def _for_people(found: list[Any]) -> str:
+    """A summary of each object, if a person looks at it; empty if not."""
+    from corral.cli.terminal import is_terminal
+
+    if not is_terminal(1):
+        return ""
+    import time
+
+    from corral.cli import colours, summary
+
+    coloured = colours.wanted()
+    texts = [summary.text(one, time.time(), coloured) for one in found]
+    if not texts or not all(texts):
+        return ""
+    hint = "everything: --format json"
+    return "\n".join(texts) + f"\n{colours.paint(hint, colours.FAINT) if coloured else hint}\n"
 
 
 _LISTS = frozenset(
@@ -159,17 +178,17 @@ def _anything(session: Session) -> int:
                     raise
         raise NoSuchObject(name)
 
-    return show(session.arguments, get, session.flags["format"])
+    return show(session, session.arguments, get, session.flags["format"])
 
 
 def _of(kind: str) -> Callable[[Session], int]:
-    return lambda session: show(session.arguments, _KINDS[kind](session), session.flags["format"])
+    return lambda session: show(session, session.arguments, _KINDS[kind](session), session.flags["format"])
 
 
 def _container(session: Session) -> int:
     if session.flags["as"]:
         return _again(session, session.arguments)
-    return show(session.arguments, _containers(session), session.flags["format"])
+    return show(session, session.arguments, _containers(session), session.flags["format"])
 
 
 _FORMAT = Flag("format", "f", "string", "Go template for each object, or `json` for one line of JSON")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
-from corral.cli import jsontext, table
-from corral.cli.command import Command, Session
+from corral import jsontext
+from corral.cli import table
+from corral.cli.command import Command, Session, error_line
 from corral.cli.flags import Flag
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ FORMAT = Flag(
     "string",
     "Go template for each line; `table TEMPLATE` for a table of it, `json` for JSON",
 )
+CONTEXT = Flag("context", "", "string", "Ask these contexts (NAME,... or `all`), and show which one a line comes from")
 FILTER = Flag("filter", "f", "list", "Show only what fits (NAME=VALUE)", shown="filter")
 SHORT_ID = 12
 
@@ -28,7 +30,7 @@ _TITLES = {
     "ID": "CONTAINER ID", "Names": "NAMES", "Image": "IMAGE", "Command": "COMMAND", "CreatedAt": "CREATED AT",
     "RunningFor": "CREATED", "Ports": "PORTS", "State": "STATE", "Status": "STATUS", "Size": "SIZE",
     "Labels": "LABELS", "Mounts": "MOUNTS", "LocalVolumes": "LOCAL VOLUMES", "Networks": "NETWORKS",
-    "Platform": "PLATFORM",
+    "Platform": "PLATFORM", "Context": "CONTEXT",
 }  # fmt: skip
 
 
@@ -62,21 +64,33 @@ def _ps(session: Session) -> int:
     last = flags["last"]
     if flags["latest"] and last == -1:
         last = 1
-    with_size = flags["size"] or ".Size" in format_
+    with_size = flags["size"] or ".Size" in format_ or "{{json .}}" in format_
     query = {
         "all": flags["all"] or None,
         "limit": last if last > 0 else None,
         "size": True if with_size else None,
         "filters": filters(flags["filter"]),
     }
-    found = session.client.get("/containers/json", query)
-    if flags["quiet"] and not flags["format"]:
-        sys.stdout.write("".join(f"{_id(one, flags['no-trunc'])}\n" for one in found))
-        return 0
+    table.check(format_, _TITLES)
+    if flags["quiet"] and flags["format"]:
+        error_line("WARNING: Ignoring custom format, because both --format and --quiet are set.")
+    answers, status = session.everywhere(lambda client: client.get("/containers/json", query))
+    if flags["quiet"]:
+        sys.stdout.write("".join(f"{_id(one, flags['no-trunc'])}\n" for _, found in answers for one in found))
+        return status
     now = time.time()
-    rows = [row(one, flags["no-trunc"], now, with_size) for one in found]
-    table.show(rows, (*_COLUMNS, "Size") if flags["size"] else _COLUMNS, _TITLES, format_)
-    return 0
+    rows = [
+        table.Row({**where, **row(one, flags["no-trunc"], now, with_size)}, one.get("Labels"))
+        for where, found in answers
+        for one in found
+    ]
+    table.show(rows, columns(session, (*_COLUMNS, "Size") if flags["size"] else _COLUMNS), _TITLES, format_)
+    return status
+
+
+def columns(session: Session, own: Sequence[str]) -> Sequence[str]:
+    """The columns of a table; with the context first if several daemons are asked."""
+    return ("Context", *own) if session.is_everywhere else own
 
 
 def _id(one: Mapping[str, Any], full: bool) -> str:
@@ -169,6 +183,7 @@ PS = Command(
     "[OPTIONS]",
     (
         Flag("all", "a", "bool", "Show those that do not run, too"),
+        CONTEXT,
         FILTER,
         FORMAT,
         Flag("last", "n", "int", "Show so many of the last made, whatever their state", -1),
@@ -178,5 +193,5 @@ PS = Command(
         Flag("size", "s", "bool", "Show sizes of files"),
     ),
     aliases="container ls, container list, container ps, ps",
-    examples=("ps -a --filter status=exited", "ps --format 'table {{.Names}}\\t{{.Status}}'"),
+    examples=("ps -a --filter status=exited", "ps --context all", "ps --format 'table {{.Names}}\\t{{.Status}}'"),
 )

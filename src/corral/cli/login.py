@@ -61,11 +61,9 @@ def _ask(user: str, password: str) -> tuple[str, str]:
 def _logout(session: Session) -> int:
     registry = _registry(session)
     config = read_config(session.globals.config)
-    if registry not in (config.get("auths") or {}) and not config.get("credsStore"):
-        print(f"Not logged in to {registry}")
-        return 0
     print(f"Removing login credentials for {registry}")
-    credentials.store(session.globals.config, config, registry, None)
+    if registry in (config.get("auths") or {}) or config.get("credsStore") or config.get("credHelpers"):
+        credentials.store(session.globals.config, config, registry, None)
     return 0
 
 

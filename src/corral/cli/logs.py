@@ -11,8 +11,7 @@ from corral.cli.problems import CliError
 def _logs(session: Session) -> int:
     from corral.cli.relay import Frames, RawOutput
 
-    flags, name = session.flags, session.arguments[0]
-    found = session.client.get(f"/containers/{name}/json")
+    flags, names = session.flags, session.arguments
     query = {
         "stdout": True,
         "stderr": True,
@@ -23,6 +22,11 @@ def _logs(session: Session) -> int:
         "until": api_moment(flags["until"], "until"),
         "tail": flags["tail"],
     }
+    if len(names) > 1:
+        from corral.cli import manylogs
+
+        return manylogs.show(session, names, query)
+    found = session.client.get(f"/containers/{names[0]}/json")
     output: Frames | RawOutput = RawOutput() if found["Config"]["Tty"] else Frames()
     for data in session.client.request("GET", f"/containers/{found['Id']}/logs", query).chunks():
         output.feed(data)
@@ -33,8 +37,8 @@ def _logs(session: Session) -> int:
 
 LOGS = Command(
     _logs,
-    "Show what a container has written to its standard output and error",
-    "[OPTIONS] CONTAINER",
+    "Show what containers have written to their standard output and error",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
     (
         Flag("details", "", "bool", "Show extra fields of the log"),
         Flag("follow", "f", "bool", "Go on as more is written"),
@@ -44,7 +48,8 @@ LOGS = Command(
         Flag("until", "", "string", "Up to this moment (2026-01-02T13:23:37Z, or 42m for 42 minutes ago)"),
     ),
     least=1,
-    most=1,
+    most=None,
     aliases="container logs, logs",
-    examples=("logs -f --tail 20 web",),
+    details="The lines of several containers are merged by their times, each with the name of its container in front.",
+    examples=("logs -f --tail 20 web", "logs -f web worker"),
 )

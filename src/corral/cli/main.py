@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from corral.cli import commands
-from corral.cli.command import PROGRAM, Command, Globals, Session, error_line
+from corral.cli.command import PROGRAM, Command, Globals, Session, error_line, tell
 from corral.cli.flags import Flag, parse
 from corral.cli.problems import ArgumentCountError, CliError, Exit, UsageError
 
@@ -19,7 +19,7 @@ GLOBAL_FLAGS = (
     Flag("config", "", "string", "Folder of the client's configuration (~/.docker unless DOCKER_CONFIG says another)"),
     Flag("context", "c", "string", "Context with the daemon to use (before DOCKER_HOST and `context use`)"),
     Flag("debug", "D", "bool", "Show trace-backs of unexpected errors"),
-    Flag("host", "H", "list", "Daemon to talk to: unix:///PATH or tcp://HOST:PORT"),
+    Flag("host", "H", "list", "Daemon to talk to: unix:///PATH, tcp://HOST:PORT or ssh://HOST"),
     Flag("log-level", "l", "string", 'How much to log: "debug", "info", "warn", "error" or "fatal"', "info"),
     Flag("tls", "", "bool", "Use TLS, without checking the daemon unless --tlsverify"),
     Flag("tlscacert", "", "string", "Authority that the daemon's certificate must come from"),
@@ -109,7 +109,8 @@ def _find(words: list[str]) -> tuple[str, tuple[str, str, str] | None, list[str]
     if not rest:
         from corral.cli import helptext
 
-        sys.stdout.write(helptext.group(path, *commands.GROUPS[first]))
+        out = sys.stdout if words[1:] else sys.stderr  # asked for or not, as docker does
+        out.write(helptext.group(path, *commands.GROUPS[first]))
         return path, None, []
     if rest[0].startswith("-"):
         problem = (
@@ -136,8 +137,11 @@ def _unknown(shown: str, path: str, word: str, known: Sequence[str] | dict[str, 
 
 
 def _run(path: str, command: Command, words: list[str], globals_: Globals) -> int:
+    session: Session | None = None
     try:
-        flags, arguments = parse(command.flags, words, command.interspersed)
+        flags, arguments = parse(command.flags, () if command.verbatim else words, command.interspersed)
+        if command.verbatim:
+            arguments = words
         if flags["help"]:
             from corral.cli import helptext
 
@@ -145,7 +149,8 @@ def _run(path: str, command: Command, words: list[str], globals_: Globals) -> in
             return 0
         spared = 1 if command.instead and flags.changed(command.instead) else 0
         _count(path, command, len(arguments) + spared)
-        return command.run(Session(path, flags, arguments, globals_))
+        session = Session(path, flags, arguments, globals_)
+        return command.run(session)
     except UsageError as error:
         error_line(f"{error}\n\nUsage:  {path} {command.usage}\n\nRun '{path} --help' for more information")
         return error.status
@@ -156,7 +161,10 @@ def _run(path: str, command: Command, words: list[str], globals_: Globals) -> in
         )
         return error.status
     except CliError as error:
-        error_line(str(error))
+        if session is None:
+            error_line(str(error))
+        else:
+            tell(session, str(error))
         return error.status
 
 

@@ -7,7 +7,7 @@ import sys
 from corral.cli import table, values
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag
-from corral.cli.listing import FILTER, FORMAT, SHORT_ID, configured_format, filters
+from corral.cli.listing import CONTEXT, FILTER, FORMAT, SHORT_ID, columns, configured_format, filters
 from corral.cli.networkspec import endpoint
 from corral.cli.problems import CliError
 
@@ -20,21 +20,25 @@ if TYPE_CHECKING:
 
 _TITLES = {
     "ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "IPv4": "IPV4", "IPv6": "IPV6",
-    "Internal": "INTERNAL", "Labels": "LABELS", "CreatedAt": "CREATED AT",
+    "Internal": "INTERNAL", "Labels": "LABELS", "CreatedAt": "CREATED AT", "Context": "CONTEXT",
 }  # fmt: skip
 
 
 def _list(session: Session) -> int:
     flags = session.flags
-    found = session.client.get("/networks", {"filters": filters(flags["filter"])})
-    found.sort(key=lambda one: natural(one["Name"]))
-    full = flags["no-trunc"]
+    query = {"filters": filters(flags["filter"])}
+    answers, status = session.everywhere(lambda client: client.get("/networks", query))
+    rows = [
+        table.Row({**where, **_row(one, flags["no-trunc"])}, one.get("Labels"))
+        for where, found in answers
+        for one in sorted(found, key=lambda one: natural(one["Name"]))
+    ]
     if flags["quiet"] and not flags["format"]:
-        sys.stdout.write("".join(f"{one['Id'] if full else one['Id'][:SHORT_ID]}\n" for one in found))
-        return 0
-    rows = [_row(one, full) for one in found]
-    table.show(rows, ("ID", "Name", "Driver", "Scope"), _TITLES, configured_format(session, "networksFormat"))
-    return 0
+        sys.stdout.write("".join(f"{row['ID']}\n" for row in rows))
+        return status
+    shown = columns(session, ("ID", "Name", "Driver", "Scope"))
+    table.show(rows, shown, _TITLES, configured_format(session, "networksFormat"))
+    return status
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
@@ -216,7 +220,13 @@ LIST = Command(
     _list,
     "List networks",
     "[OPTIONS]",
-    (FILTER, FORMAT, Flag("no-trunc", "", "bool", "Show ids in full"), Flag("quiet", "q", "bool", "Print ids alone")),
+    (
+        CONTEXT,
+        FILTER,
+        FORMAT,
+        Flag("no-trunc", "", "bool", "Show ids in full"),
+        Flag("quiet", "q", "bool", "Print ids alone"),
+    ),
     aliases="network ls, network list",
 )
 CREATE = Command(

@@ -7,14 +7,16 @@ import sys
 import time
 
 from corral.cli.problems import CliError
+from corral.cli.terminal import is_terminal
 from corral.cli.units import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any, TextIO
 
 _REDRAW_S = 0.05
+_METER_EVERY_S, _METER_AFTER_S = 0.1, 0.3  # what takes less than a blink needs no meter
 
 
 def bar(current: int, total: int, width: int, elapsed_s: float) -> str:
@@ -95,6 +97,33 @@ class Display:
             self._draw()
         self._lines, self._drawn, self._next_draw = {}, 0, 0.0
         self._out.flush()
+
+
+def metered(parts: Iterator[bytes], label: str, total: int = 0, quiet: bool = False) -> Iterator[bytes]:
+    """The same bytes, counted on the last line of the terminal while they pass; nothing is left of that line."""
+    if quiet or not is_terminal(2):
+        return parts
+    return _metered(parts, label, total)
+
+
+def _metered(parts: Iterator[bytes], label: str, total: int) -> Iterator[bytes]:
+    began = time.monotonic()
+    next_draw, passed = began + _METER_AFTER_S, 0
+    try:
+        for part in parts:
+            yield part
+            passed += len(part)
+            now = time.monotonic()
+            if now >= next_draw:
+                next_draw = now + _METER_EVERY_S
+                width = _columns() - 1
+                shown = f"{label} {bar(passed, total, width - len(label) - 1, now - began)}"
+                sys.stderr.write(f"\r\x1b[2K{shown[:width]}")
+                sys.stderr.flush()
+    finally:
+        if next_draw > began + _METER_AFTER_S:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
 
 
 def _columns() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag
 from corral.cli.problems import CliError

@@ -66,7 +66,7 @@ _SINGLE = frozenset(
 
 
 def _scalar(value: Any) -> str:
-    from corral.cli import jsontext
+    from corral import jsontext
 
     return jsontext.dumps(value)
 

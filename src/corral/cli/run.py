@@ -6,7 +6,7 @@ import os
 import sys
 
 from corral.cli import images_api, runbody
-from corral.cli.command import PROGRAM, Command, Session, error_line
+from corral.cli.command import PROGRAM, Command, Session, error_line, tell
 from corral.cli.problems import CliError, DaemonError, Exit, UsageError
 from corral.cli.runflags import CREATE_FLAGS, RUN_FLAGS
 
@@ -18,8 +18,8 @@ _NOT_FOUND = ("executable file not found", "no such file or directory", "system 
 _NOT_EXECUTABLE = ("permission denied", "is a directory")
 
 
-def _with_help(error: CliError, command: str, status: int) -> Exit:
-    error_line(f"{PROGRAM}: {error}\n\nRun '{PROGRAM} {command} --help' for more information")
+def _with_help(session: Session, error: CliError, command: str, status: int) -> Exit:
+    tell(session, f"{PROGRAM}: {error}\n\nRun '{PROGRAM} {command} --help' for more information")
     return Exit(status)
 
 
@@ -107,7 +107,7 @@ def _create(session: Session) -> int:
     except UsageError:
         raise
     except CliError as error:
-        raise _with_help(error, "create", 125) from None
+        raise _with_help(session, error, "create", 125) from None
     _initial_size(body)
     print(create(session, body))
     return 0
@@ -120,7 +120,7 @@ def _run(session: Session) -> int:
     except UsageError:
         raise
     except CliError as error:
-        raise _with_help(error, "run", 125) from None
+        raise _with_help(session, error, "run", 125) from None
     if flags["detach"]:
         if flags["attach"]:
             raise CliError("conflicting options: cannot specify both --attach and --detach")
@@ -132,7 +132,7 @@ def _run(session: Session) -> int:
     try:
         identity = create(session, body)
     except CliError as error:
-        raise _with_help(error, "run", 125) from None
+        raise _with_help(session, error, "run", 125) from None
     if not (body["AttachStdin"] or body["AttachStdout"] or body["AttachStderr"]):
         return _run_detached(session, identity)
     return _run_attached(session, identity, body)
@@ -156,7 +156,7 @@ def _run_detached(session: Session, identity: str) -> int:
     try:
         session.client.post(f"/containers/{identity}/start")
     except CliError as error:
-        raise _with_help(error, "run", start_status(str(error))) from None
+        raise _with_help(session, error, "run", start_status(str(error))) from None
     print(identity)
     return 0
 
@@ -174,7 +174,7 @@ def _run_attached(session: Session, identity: str, body: dict[str, Any]) -> int:
             attach.proxy_signals(session, identity)
         session.client.post(f"/containers/{identity}/start")
     except CliError as error:
-        raise _with_help(error, "run", start_status(str(error))) from None
+        raise _with_help(session, error, "run", start_status(str(error))) from None
     attach.carry(session, identity, attached, streams, f"/containers/{identity}/resize")
     return exited.status(detached_may_be=body["Tty"] or body["AttachStdin"])
 

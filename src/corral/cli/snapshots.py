@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from corral.cli import table
 from corral.cli.command import Command, Session
+from corral.cli.flags import Flag
 from corral.cli.listing import FORMAT
 from corral.cli.transport import quote
 from corral.cli.units import human_size
@@ -32,8 +33,13 @@ def _list(session: Session) -> int:
 
 
 def _back(session: Session) -> int:
-    verb = session.path.split()[2]
-    session.client.post(f"{_path(session)}/{verb}", {"snapshot": session.arguments[1]})
+    session.client.post(f"{_path(session)}/restore", {"snapshot": session.arguments[1]})
+    return 0
+
+
+def _rewind(session: Session) -> int:
+    query = {"snapshot": session.arguments[1], "restart": session.flags["restart"] or None}
+    session.client.post(f"{_path(session)}/rewind", query)
     return 0
 
 
@@ -48,7 +54,10 @@ SNAPSHOT = Command(
     examples=("container snapshot web before-upgrade", "run -d --from-snapshot web@before-upgrade"),
 )  # fmt: skip
 LIST = Command(_list, "List the snapshots of a container", "[OPTIONS] CONTAINER", (FORMAT,), 1, 1)
-REWIND = Command(_back, "Put a stopped container's files back to a snapshot", "CONTAINER NAME", (), 2, 2)
+REWIND = Command(
+    _rewind, "Put a stopped container's files back to a snapshot", "[OPTIONS] CONTAINER NAME",
+    (Flag("restart", "", "bool", "Kill it first if it runs, and start it afterwards"),), 2, 2,
+)  # fmt: skip
 FORGET = Command(_forget, "Remove snapshots of a container", "CONTAINER NAME [NAME...]", (), 2, None)
 VOLUME_SNAPSHOT = Command(
     _snapshot, "Keep a volume's files as they are, under a name", "VOLUME NAME", (), 2, 2,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.command import Command, Session, error_line
 from corral.cli.flags import Flag
 from corral.cli.problems import CliError, NotConnected
@@ -33,12 +33,17 @@ def _version(session: Session) -> int:
     elif format_:
         from corral.cli.template import Template
 
-        print(Template(format_.replace("\\t", "\t").replace("\\n", "\n")).render(shown))
+        print(Template(format_.replace("\\t", "\t").replace("\\n", "\n")).render(_named_as_in_go(shown)))
     else:
         sys.stdout.write(_version_text(shown["Client"] or {}, server))
     if problem:
         raise problem
     return 0
+
+
+def _named_as_in_go(shown: dict[str, Any]) -> dict[str, Any]:
+    """With the names that docker's templates know: they are those of its structures, not of the JSON."""
+    return {side: fields and {**fields, "APIVersion": fields.get("ApiVersion")} for side, fields in shown.items()}
 
 
 def _client(session: Session, connected: bool) -> dict[str, Any]:

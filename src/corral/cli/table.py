@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import sys
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.units import human_size
 from corral.wire.durations import human_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
 __all__ = ["ago", "ellipsis", "human_duration", "human_size", "local_time", "quoted", "show", "text_table"]
 
 _MINIMUM_WIDTH = 10
 _PADDING = 3
+
+
+class Row(dict[str, object]):
+    """The fields of a line, and the labels that `{{.Label "NAME"}}` looks up."""
+
+    __slots__ = ("methods",)
+
+    def __init__(self, fields: Mapping[str, Any], labels: Mapping[str, str] | None) -> None:
+        super().__init__(fields)
+        found = labels or {}
+        self.methods = {"Label": lambda name: found.get(name, "")}
+
+
+class _Titles(dict[str, object]):
+    """The headings; of a label it is the last part of its name, in words."""
+
+    methods = {"Label": lambda name: name.rpartition(".")[2].replace("-", " ").replace("_", " ")}  # noqa: RUF012
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
@@ -47,26 +64,47 @@ def show(
         for row in rows:
             sys.stdout.write(_html_safe(jsontext.dumps(dict(sorted(row.items())))) + "\n")
         return
-    from corral.cli.problems import CliError
-    from corral.cli.template import Template, TemplateError
-
-    is_table = format_.startswith("table")
-    text = format_[len("table") :].strip() if is_table else format_
-    text = text.replace("\\t", "\t").replace("\\n", "\n")
-    try:
-        template = Template(text)
-    except TemplateError as error:
-        raise CliError(f"failed to parse template: {error.detail}") from None
-    try:
-        lines = [template.render(dict(sorted(row.items()))) for row in rows]
-    except TemplateError as error:
-        raise CliError(f"failed to execute template: {error.detail}") from None
-    if is_table:
-        lines = [template.render(dict(titles)), *lines]
+    lines = _rendered(format_, rows)
+    if format_.startswith("table"):
+        lines = [*_rendered(format_, [_Titles(titles)]), *lines]
         cells = [line.split("\t") for whole in lines for line in whole.split("\n")]
         sys.stdout.write(text_table(cells))
     else:
         sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def check(format_: str, titles: Mapping[str, str]) -> None:
+    """Refuse a template with a field that there is not, as Docker does before it asks for anything; raises CliError."""
+    if format_ not in ("", "table", "json"):
+        _rendered(format_, [_Titles(titles)])
+
+
+def _rendered(format_: str, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What a template makes of each row; raises CliError."""
+    from corral.cli.problems import CliError
+    from corral.cli.template import Template, TemplateError
+
+    text = format_[len("table") :].strip() if format_.startswith("table") else format_
+    try:
+        template = Template(text.replace("\\t", "\t").replace("\\n", "\n"))
+    except TemplateError as error:
+        raise CliError(f"failed to parse template: {error.detail}") from None
+    try:
+        return [template.render(row) for row in map(_sorted, rows)]
+    except TemplateError as error:
+        raise CliError(f"failed to execute template: {error.detail}") from None
+
+
+def _sorted(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the fields in the order that `{{json .}}` prints them in."""
+    if isinstance(row, _Titles):
+        return row
+    fields = dict(sorted(row.items()))
+    if not isinstance(row, Row):
+        return fields
+    found = Row(fields, None)
+    found.methods = row.methods
+    return found
 
 
 def _html_safe(text: str) -> str:

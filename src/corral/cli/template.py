@@ -8,7 +8,7 @@ Values are what JSON gives; they print as Go prints maps, lists and nil.
 
 from __future__ import annotations
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.problems import CliError
 
 TYPE_CHECKING = False
@@ -269,6 +269,9 @@ def _command(words: list[str], dot: Any, variables: dict[str, Any], last: list[A
     if len(operands) != 1 or last:
         if head[0].isalpha():
             raise TemplateError(f':1: function "{head}" not defined')
+        method = getattr(dot, "methods", {}).get(head[1:])
+        if method is not None:
+            return method(*[_operand(operand, dot, variables) for operand in operands[1:]])
         raise TemplateError(f':1: executing "" at <{head}>: can\'t give argument to non-function {head}')
     return _operand(operands[0], dot, variables)
 

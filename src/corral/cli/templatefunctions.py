@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral.cli import jsontext
+from corral import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -43,6 +43,8 @@ def _push(session: Session) -> int:
     name, tag = images_api.split_reference(image)
     if flags["all-tags"] and tag:
         raise CliError("tag can't be used with --all-tags/-a")
+    if len(session.arguments) > 1:
+        return _send(session, image, session.arguments[1])
     if not tag and not flags["all-tags"]:
         tag = "latest"
         if not flags["quiet"]:
@@ -61,6 +63,16 @@ def _push(session: Session) -> int:
     return 0
 
 
+def _send(session: Session, image: str, place: str) -> int:
+    """To another daemon."""
+    from corral.cli import sendimage
+    from corral.cli.archives import platform_json
+
+    if session.flags["all-tags"]:
+        raise CliError("--all-tags is for registries: a daemon gets one image at a time")
+    return sendimage.send(session, image, place, platform_json(session.flags["platform"]))
+
+
 PULL = Command(
     _pull,
     "Fetch an image from a registry",
@@ -77,8 +89,8 @@ PULL = Command(
 )
 PUSH = Command(
     _push,
-    "Send an image to a registry",
-    "[OPTIONS] NAME[:TAG]",
+    "Send an image to a registry, or to another daemon (an address or a context)",
+    "[OPTIONS] NAME[:TAG] [DAEMON]",
     (
         Flag("all-tags", "a", "bool", "Send every tag of the repository"),
         _TRUST,
@@ -86,6 +98,8 @@ PUSH = Command(
         Flag("quiet", "q", "bool", "Do not show progress"),
     ),
     least=1,
-    most=1,
+    most=2,
     aliases="image push, push",
+    details="Of an image for another daemon only the layers are sent that it has not got.",
+    examples=("push registry.example/app:1", "push app:1 ssh://far", "push app:1 my-context"),
 )

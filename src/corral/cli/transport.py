@@ -1,4 +1,4 @@
-"""A blocking HTTP/1.1 client for the Engine API over a unix socket, TCP or TLS.
+"""A blocking HTTP/1.1 client for the Engine API over a unix socket, TCP, TLS or ssh.
 
 Written on the bare socket because `http.client` costs an interpreter 30 ms of imports (it reads headers with the mail
 parser).  One connection is kept and used again while answers are read to their end.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from corral.cli import jsontext
+from corral import jsontext
 from corral.cli.problems import CliError, DaemonError, NotConnected
 
 TYPE_CHECKING = False
@@ -253,6 +253,8 @@ class Client:
             response = self._answer(connection, method)
         except (BrokenPipeError, ConnectionResetError, HungUp):
             connection.sock.close()
+            if fresh and self.endpoint.host.startswith("ssh://"):
+                raise _no_tunnel(self.endpoint, connection.sock) from None
             if fresh or method not in ("GET", "HEAD"):
                 raise
             return self.raw(method, target, body, stream, headers)  # it was closed as we wrote: nothing was done
@@ -361,8 +363,20 @@ def connect(endpoint: Endpoint) -> Any:
         return _connect_unix(endpoint, rest)
     if scheme in ("tcp", "http", "https"):
         return _connect_tcp(endpoint, rest, endpoint.tls)
+    if scheme == "ssh":
+        from corral.cli import ssh
+
+        return ssh.connect(endpoint.host)
     raise CliError(
         f"Failed to initialize: unable to resolve docker endpoint: invalid bind address format: {endpoint.host}"
+    )
+
+
+def _no_tunnel(endpoint: Endpoint, tunnel: Any) -> NotConnected:
+    """ssh ended before an answer came; it has said why itself."""
+    return NotConnected(
+        f"Cannot connect to the Docker daemon at {endpoint.host}: ssh ended with {tunnel.ended()}. "
+        "Does ssh get there without a password, and is corral or docker on the PATH there?"
     )
 
 

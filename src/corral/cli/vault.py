@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from corral.cli import jsontext, table
+from corral.cli import table
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag
+from corral.cli.inspecting import show
 from corral.cli.listing import FILTER, FORMAT, filters
 from corral.cli.problems import CliError
 from corral.cli.transport import quote
@@ -62,9 +63,25 @@ def _row(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inspect(kind: str, session: Session) -> int:
-    found = [session.client.get(f"/vault/{quote(name)}", {"kind": kind}) for name in session.arguments]
-    sys.stdout.write(jsontext.indented(found) + "\n")
+    flags = session.flags
+    if flags["pretty"] and flags["format"]:
+        raise CliError("--format is incompatible with human friendly format")
+
+    def get(name: str) -> Any:
+        return session.client.get(f"/vault/{quote(name)}", {"kind": kind})
+
+    if not flags["pretty"]:
+        return show(session, session.arguments, get, flags["format"])
+    sys.stdout.write("\n\n".join(_pretty(get(name)) for name in session.arguments) + "\n")
     return 0
+
+
+def _pretty(one: dict[str, Any]) -> str:
+    lines = [f"ID:              {one['ID']}", f"Name:            {one['Name']}"]
+    if one["Labels"]:
+        lines += ["Labels:", *(f" - {name}={value}" for name, value in sorted(one["Labels"].items()))]
+    lines += [f"Created at:      {one['CreatedAt']}", f"Updated at:      {one['UpdatedAt']}"]
+    return "\n".join(lines)
 
 
 def _remove(kind: str, session: Session) -> int:
@@ -86,7 +103,12 @@ def _commands(kind: str) -> dict[str, Command]:
         ),
         "ls": Command(lambda s: _list(kind, s), f"List {what}", "[OPTIONS]", (FILTER, FORMAT, quiet)),
         "inspect": Command(
-            lambda s: _inspect(kind, s), f"Show {what}, but not their content", "NAME [NAME...]", (), 1, None
+            lambda s: _inspect(kind, s), f"Show {what}, but not their content", "[OPTIONS] NAME [NAME...]",
+            (
+                Flag("format", "f", "string", "Go template for each of them, or `json`"),
+                Flag("pretty", "", "bool", "Show it for people"),
+            ),
+            1, None,
         ),
         "rm": Command(lambda s: _remove(kind, s), f"Remove {what}", "NAME [NAME...]", (), 1, None),
     }  # fmt: skip

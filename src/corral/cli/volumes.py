@@ -7,7 +7,7 @@ import sys
 from corral.cli import table, values
 from corral.cli.command import Command, Session
 from corral.cli.flags import Flag
-from corral.cli.listing import FILTER, FORMAT, configured_format, filters
+from corral.cli.listing import CONTEXT, FILTER, FORMAT, columns, configured_format, filters
 from corral.cli.networks import natural
 from corral.cli.problems import CliError
 
@@ -19,18 +19,25 @@ if TYPE_CHECKING:
 _TITLES = {
     "Name": "VOLUME NAME", "Driver": "DRIVER", "Scope": "SCOPE", "Mountpoint": "MOUNTPOINT", "Labels": "LABELS",
     "Links": "LINKS", "Size": "SIZE", "Group": "GROUP", "Availability": "AVAILABILITY", "Status": "STATUS",
+    "Context": "CONTEXT",
 }  # fmt: skip
 
 
 def _list(session: Session) -> int:
     flags = session.flags
-    found = session.client.get("/volumes", {"filters": filters(flags["filter"])})["Volumes"] or []
-    found.sort(key=lambda one: natural(one["Name"]))
+    query = {"filters": filters(flags["filter"])}
+    answers, status = session.everywhere(lambda client: client.get("/volumes", query)["Volumes"] or [])
+    rows = [
+        table.Row({**where, **row(one)}, one.get("Labels"))
+        for where, found in answers
+        for one in sorted(found, key=lambda one: natural(one["Name"]))
+    ]
     if flags["quiet"] and not flags["format"]:
-        sys.stdout.write("".join(f"{one['Name']}\n" for one in found))
-        return 0
-    table.show([row(one) for one in found], ("Driver", "Name"), _TITLES, configured_format(session, "volumesFormat"))
-    return 0
+        sys.stdout.write("".join(f"{row['Name']}\n" for row in rows))
+        return status
+    shown = columns(session, ("Driver", "Name"))
+    table.show(rows, shown, _TITLES, configured_format(session, "volumesFormat"))
+    return status
 
 
 def row(one: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +82,7 @@ LIST = Command(
     _list,
     "List volumes",
     "[OPTIONS]",
-    (FILTER, FORMAT, Flag("quiet", "q", "bool", "Print names alone")),
+    (CONTEXT, FILTER, FORMAT, Flag("quiet", "q", "bool", "Print names alone")),
     aliases="volume ls, volume list",
 )
 CREATE = Command(

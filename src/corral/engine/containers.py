@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -302,6 +303,20 @@ class Containers:
         async with live.lock:
             await snapshots.rewind(self._engine, live, name)
 
+    async def rewind_running(self, ref: str, name: str) -> None:
+        """The same of a container that may run: its programs are killed, and it is started again."""
+        live = self.get(ref)
+        snapshots.find(live, name)
+        live.kept = True  # --rm must not remove it meanwhile
+        try:
+            if live.record.state.status in lifecycle.ALIVE:
+                await self._stop(live, _SIGKILL, defaults.stop_timeout_s(live.record.config, None))
+                self._engine.publish(live, "stop")
+            await self.rewind(live.id, name)
+            await self._start_again(live)
+        finally:
+            live.kept = False
+
     async def forget_snapshot(self, ref: str, name: str) -> None:
         """Remove a snapshot of a container."""
         live = self.get(ref)
@@ -320,6 +335,10 @@ class Containers:
         except ShimGone:
             return  # it ended meanwhile, which is told as an exit
         except Failure as failure:
+            if (failure.stage, failure.errno) == ("cgroup", errno.ENOENT):  # likewise, and its cgroup has gone already
+                if verb == "pause":
+                    lifecycle.check("pause", "exited", live.id)
+                return
             raise CannotControl(f"cannot {verb} container {live.id}: {failure}") from failure
 
     async def rename(self, ref: str, name: str) -> None:

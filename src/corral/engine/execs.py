@@ -36,6 +36,10 @@ class NoCommand(InvalidParameter):
     """An exec without a command."""
 
 
+class BadTimeout(InvalidParameter):
+    """An exec with a time that is over before it begins."""
+
+
 @dataclass
 class Exec:
     """One exec, from its creation to some time after its end."""
@@ -50,6 +54,8 @@ class Exec:
     running: bool = False
     started: bool = False
     exit_code: int | None = None
+    timed_out: bool = False
+    oom_killed: bool = False
     console_size: tuple[int, int] | None = field(default=None)
 
 
@@ -74,6 +80,8 @@ class Execs:
         argv = [request.cmd] if isinstance(request.cmd, str) else list(request.cmd or [])
         if not argv or not argv[0]:
             raise NoCommand("No exec command specified")
+        if request.timeout < 0:
+            raise BadTimeout(f"invalid timeout {request.timeout}: must not be negative")
         env = spec.merge_environment(spec.environment(live.record), request.env or [])
         if request.tty and not any(entry.startswith("TERM=") for entry in env):
             env.append("TERM=xterm")
@@ -130,6 +138,7 @@ class Execs:
                 stdin=request.attach_stdin and client is not None,
                 stdin_once=True,
                 client=client.described() if client else None,
+                timeout_s=request.timeout / 1e9,
             )
         except (Failure, ShimGone) as failure:
             error = _refusal(live.id, failure)
@@ -165,11 +174,12 @@ class Execs:
             process["consoleSize"] = {"height": found.console_size[0], "width": found.console_size[1]}
         return process
 
-    def exited(self, exec_id: str, status: int) -> None:
-        """The shim says that an exec has ended."""
+    def exited(self, exec_id: str, status: int, *, timed_out: bool = False, oom_killed: bool = False) -> None:
+        """The shim says that an exec has ended, and whether its time or the memory was over."""
         found = self._execs.get(exec_id)
         if found is None or found.exit_code is not None:
             return
+        found.timed_out, found.oom_killed = timed_out, oom_killed
         self._finish(found, status)
         self._engine.publish(found.live, "exec_die", execID=exec_id, exitCode=str(status))
 

@@ -51,7 +51,12 @@ class Exits:
             elif kind == "lost":
                 self._spawn(self._lost(live, task))
             elif kind == "exec-exit":
-                self._execs.exited(event["exec"], event["status"])
+                self._execs.exited(
+                    event["exec"],
+                    event["status"],
+                    timed_out=event.get("timed_out", False),  # a shim of an earlier version does not say
+                    oom_killed=event.get("oom_killed", False),
+                )
             elif kind == "log":
                 live.log_grew.set()
             elif kind == "detach":

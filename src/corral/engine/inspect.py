@@ -285,7 +285,9 @@ def _since(timestamp: str) -> str:
 def exec_instance(found: Exec) -> dict[str, Any]:
     """`GET /exec/{id}/json`."""
     request = found.request
+    beyond = {"TimedOut": found.timed_out, "OOMKilled": found.oom_killed}
     return {
+        **{name: True for name, said in beyond.items() if said},
         "ID": found.id,
         "Running": found.running,
         "ExitCode": found.exit_code,

@@ -7,7 +7,6 @@ it goes on.  A running one is paused while its own files are copied.  Volumes an
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import time
 from contextlib import AbstractAsyncContextManager
@@ -19,31 +18,13 @@ from corral.engine.context import Engine
 from corral.engine.defaults import run_config, storage_limit
 from corral.engine.live import Live
 from corral.engine.record import Snapshot, save, timestamp
-from corral.errors import Conflict, InvalidParameter, NotFound
+from corral.errors import Conflict, InvalidParameter
 from corral.oci.image import RunConfig
 from corral.store.snapshots import Change
+from corral.volume.snapshots import BadSnapshotName, NoSuchSnapshot, SnapshotTaken, check_name
 from corral.wire.containers import CreateRequest, HostConfig
 
 LABEL = "corral.from-snapshot"
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-
-
-class BadSnapshotName(InvalidParameter):
-    """A name that cannot be used, or a reference that is not CONTAINER@SNAPSHOT."""
-
-
-class NoSuchSnapshot(NotFound):
-    """The container has no snapshot of that name."""
-
-    def __init__(self, container: str, name: str) -> None:
-        super().__init__(f"No such snapshot: {container}@{name}")
-
-
-class SnapshotTaken(Conflict):
-    """The container has a snapshot of that name."""
-
-    def __init__(self, container: str, name: str) -> None:
-        super().__init__(f"snapshot {container}@{name} already exists")
 
 
 class CannotRewind(Conflict):
@@ -73,8 +54,7 @@ async def take(engine: Engine, live: Live, name: str, still: AbstractAsyncContex
     In the context `still`, whatever runs in the container stands still: for the time of a copy.
     """
     record = live.record
-    if not _NAME.fullmatch(name):
-        raise BadSnapshotName(f"invalid snapshot name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    check_name(name)
     if any(one.name == name for one in record.snapshots):
         raise SnapshotTaken(record.name, name)
     taken = Snapshot(name, f"{live.id}@{secrets.token_hex(8)}", time.time_ns(), record.config)

@@ -180,6 +180,8 @@ class ArchiveLoader:
         arrived = self._arrived.get(resolved)
         if arrived is None and resolved in self._skipped:
             arrived = self._stored(_blob_digest(resolved))
+        if arrived is None and self._is_here(resolved):
+            arrived = self._stored(_blob_digest(resolved))
         if arrived is None and resolved in self._documents:
             arrived = self._late_layer(resolved)
         if arrived is None:
@@ -187,6 +189,10 @@ class ArchiveLoader:
         if resolved.startswith(_LAYOUT_BLOBS):
             _check(arrived.digest, _blob_digest(resolved))
         return arrived
+
+    def _is_here(self, path: str) -> bool:
+        """Whether a layer that the archive has left out is in the store."""
+        return path.startswith(_LAYOUT_BLOBS) and path not in self._documents and self._content.has(_blob_digest(path))
 
     def _late_layer(self, path: str) -> Arrived:
         """A small member that did not look like a layer and is one (an empty tar, say)."""

@@ -93,7 +93,11 @@ class Control:
 
     def oom_killed(self) -> bool:
         """Whether the kernel killed something here for want of memory."""
-        return cgroup_stats.oom_kills(self._group) > 0
+        return self.oom_kills() > 0
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel killed here for want of memory."""
+        return cgroup_stats.oom_kills(self._group)
 
     def delete(self) -> None:
         """End what is left of it, and remove its cgroup and state."""

@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Deadline = tuple[float, Callable[[], None]]
+
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 HANG_UP = select.EPOLLHUP | select.EPOLLERR
@@ -43,9 +45,16 @@ class Loop:
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def at(self, delay_s: float, callback: Callable[[], None]) -> None:
+    def at(self, delay_s: float, callback: Callable[[], None]) -> Deadline:
         """Call `callback` once, `delay_s` from now."""
-        self._deadlines.append((time.monotonic() + delay_s, callback))
+        deadline = time.monotonic() + delay_s, callback
+        self._deadlines.append(deadline)
+        return deadline
+
+    def cancel(self, deadline: Deadline) -> None:
+        """Do not call back after all; harmless when it has been."""
+        if deadline in self._deadlines:
+            self._deadlines.remove(deadline)
 
     def stop(self) -> None:
         """Leave `run` after the present callback."""

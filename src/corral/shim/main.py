@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import socket
 import stat
 import struct
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from corral.shim.loop import Deadline
+
 _OUTPUT_AFTER_EXIT_S = 2.0  # how long output is awaited after its process has exited, as Docker waits
 
 
@@ -51,12 +54,15 @@ def warm_up(seccomp: dict[str, Any], mappings: idmaps.Mappings | None) -> None:
 class _Process:
     """A process of the container and its streams."""
 
-    __slots__ = ("pid", "status", "streams")
+    __slots__ = ("deadline", "oom_kills", "pid", "status", "streams", "timed_out")
 
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
         self.pid = -1
         self.status: int | None = None
+        self.deadline: Deadline | None = None
+        self.timed_out = False
+        self.oom_kills = 0  # in the whole container, when this process began
 
 
 class Shim:
@@ -154,6 +160,7 @@ class Shim:
         ours, theirs = _open_stdio(message["terminal"], stdin=message["stdin"], outputs=outputs)
         _give_away(theirs, self._settings["rootfs"]["mappings"])
         container = self._container
+        process.oom_kills = container.oom_kills()
         try:
             values, console = work.run(lambda: _joining(container, message, theirs))
         except BaseException:
@@ -166,6 +173,8 @@ class Shim:
         self._give_streams(process, message, ours, console)
         if client:
             self._attach_client(process.streams, client, descriptors[0])
+        if message.get("timeout_s"):
+            process.deadline = self._loop.at(message["timeout_s"], lambda: _overdue(process))
         return {"pid": process.pid}
 
     def resize(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
@@ -350,8 +359,12 @@ class Shim:
     def _exec_over(self, name: str, process: _Process, status: int) -> None:
         if self._execs.pop(name, None) is None:
             return
+        if process.deadline is not None:
+            self._loop.cancel(process.deadline)
+        assert self._container is not None
+        why = {"timed_out": process.timed_out, "oom_killed": self._container.oom_kills() > process.oom_kills}
         # Told before the client sees the end of the stream: it will ask for the exit code next.
-        self._tell({"event": "exec-exit", "exec": name, "status": status, "pid": process.pid})
+        self._tell({"event": "exec-exit", "exec": name, "status": status, "pid": process.pid, **why})
         process.streams.finish()
 
     def _release(self) -> None:
@@ -549,6 +562,20 @@ def _unmaking(pid: int, device: dict[str, Any]) -> Iterator[work.Step]:
     """In a worker, likewise."""
     livedevices.remove(pid, device)
     yield {}, -1
+
+
+def _overdue(process: _Process) -> None:
+    """The time of an exec is over: kill it, and what it started in its process group."""
+    if process.status is not None:
+        return
+    process.timed_out = True
+    try:
+        if os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            os.kill(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it is just ending
 
 
 def _rule(device: dict[str, Any]) -> dict[str, Any]:

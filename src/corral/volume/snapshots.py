@@ -23,21 +23,27 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 
 
 class BadSnapshotName(InvalidParameter):
-    """A name that a directory of ours may not have."""
+    """A name that cannot be used, or a reference that is not HOLDER@SNAPSHOT."""
 
 
 class NoSuchSnapshot(NotFound):
-    """The volume has no snapshot of that name."""
+    """The holder, a volume or a container, has no snapshot of that name."""
 
-    def __init__(self, volume: str, name: str) -> None:
-        super().__init__(f"No such snapshot: {volume}@{name}")
+    def __init__(self, holder: str, name: str) -> None:
+        super().__init__(f"No such snapshot: {holder}@{name}")
 
 
 class SnapshotTaken(Conflict):
-    """The volume has a snapshot of that name."""
+    """The holder has a snapshot of that name."""
 
-    def __init__(self, volume: str, name: str) -> None:
-        super().__init__(f"snapshot {volume}@{name} already exists")
+    def __init__(self, holder: str, name: str) -> None:
+        super().__init__(f"snapshot {holder}@{name} already exists")
+
+
+def check_name(name: str) -> None:
+    """Raise BadSnapshotName unless a snapshot, and so a directory of ours, may be called that."""
+    if not _NAME.fullmatch(name):
+        raise BadSnapshotName(f"invalid snapshot name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
 
 
 class NotOurs(InvalidParameter):
@@ -72,8 +78,7 @@ class VolumeSnapshots:
 
     async def take(self, name: str, snapshot: str, still: AbstractAsyncContextManager[object]) -> Snapshot:
         """Keep the files under a name; they are copied in the context `still`."""
-        if not _NAME.fullmatch(snapshot):
-            raise BadSnapshotName(f"invalid snapshot name {snapshot!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        check_name(snapshot)
         async with self._volumes.lock(name):
             volume = self.of(name)
             if any(one.name == snapshot for one in volume.snapshots):

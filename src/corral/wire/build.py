@@ -53,6 +53,14 @@ class NativeBuild(Wire, rename=None):
     network: str = ""
     hosts: list[str] = field(default_factory=list)
     memory: int = 0
+    memory_swap: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    cgroup_parent: str = ""
+    security_opt: list[str] = field(default_factory=list)
     shm_size: int = 0
     ulimits: list[Ulimit] = field(default_factory=list)
     allowed: list[str] = field(default_factory=list)

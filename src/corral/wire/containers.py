@@ -357,6 +357,7 @@ class ExecRequest(Wire):
     privileged: bool = False
     user: str = ""
     working_dir: str = ""
+    timeout: int = 0  # beyond Docker: nanoseconds after which it is killed; 0 for never
 
 
 class ExecStartRequest(Wire):

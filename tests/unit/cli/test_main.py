@@ -60,11 +60,17 @@ def test_refuses(capsys: pytest.CaptureFixture[str], words: list[str], status: i
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], [], ["help"], ["container"], ["image", "--help"], ["run", "--help"], ["help", "ps"], ["-v"]]
+    "words", [["--help"], [], ["help"], ["image", "--help"], ["run", "--help"], ["help", "ps"], ["-v"]]
 )
 def test_explains(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert main(words) == 0
     assert capsys.readouterr().out
+
+
+def test_a_group_alone_is_no_answer_to_anything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["container"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err[:24]) == ("", "Usage:  corral container")
 
 
 def test_a_closed_pipe_is_no_error_to_talk_about() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.cli import jsontext, listing, table
+from corral import jsontext
+from corral.cli import listing, table
 from corral.cli.problems import CliError
 from corral.cli.template import Template
 

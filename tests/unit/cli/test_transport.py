@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,66 +12,22 @@ from corral.cli import progress
 from corral.cli.endpoint import Endpoint
 from corral.cli.problems import CliError, DaemonError, NotConnected
 from corral.cli.transport import Client, query_string, quote
-
-_PING = b"HTTP/1.1 200 OK\r\nApi-Version: 1.44\r\nContent-Length: 2\r\n\r\n"
-
-
-class _Script:
-    """A server that answers the requests of each connection with given bytes, and remembers the requests."""
-
-    def __init__(self, listener: socket.socket, connections: list[list[bytes]]) -> None:
-        self.requests: list[bytes] = []
-        self._listener = listener
-        self._connections = connections
-        self.thread = threading.Thread(target=self._serve)
-        self.thread.start()
-
-    def _serve(self) -> None:
-        for answers in self._connections:
-            connection, _ = self._listener.accept()
-            with connection:
-                for answer in answers:
-                    self.requests.append(self._request(connection))
-                    connection.sendall(answer)
-
-    def _request(self, connection: socket.socket) -> bytes:
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += connection.recv(65536)
-        head, _, body = data.partition(b"\r\n\r\n")
-        if b"chunked" in head:
-            while not body.endswith(b"0\r\n\r\n"):
-                body += connection.recv(65536)
-        for line in head.split(b"\r\n"):
-            if line.lower().startswith(b"content-length:"):
-                while len(body) < int(line.split(b":")[1]):
-                    body += connection.recv(65536)
-        return head + b"\r\n\r\n" + body
+from tests.support.script import PING, Script, answer, scripted
 
 
 @contextmanager
-def _served(*connections: list[bytes], tcp: bool = False) -> Iterator[tuple[Client, _Script]]:
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_INET if tcp else socket.AF_UNIX) as listener:
-        listener.bind(("127.0.0.1", 0) if tcp else f"{folder}/s")
-        listener.listen()
-        script = _Script(listener, list(connections))
-        host = f"tcp://127.0.0.1:{listener.getsockname()[1]}" if tcp else f"unix://{folder}/s"
+def _served(*connections: list[bytes], tcp: bool = False) -> Iterator[tuple[Client, Script]]:
+    with scripted(*connections, tcp=tcp) as (host, script):
         client = Client(Endpoint(host))
         try:
             yield client, script
         finally:
-            script.thread.join(5)
             client.close()
-
-
-def _answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 @pytest.mark.parametrize("tcp", [False, True])
 def test_one_connection_for_everything(tcp: bool) -> None:
-    answers = [_PING, _answer(b'{"a": 1}'), _answer(b"", "204 No Content"), _answer(b'"x"', "201 Created")]
+    answers = [PING, answer(b'{"a": 1}'), answer(b"", "204 No Content"), answer(b'"x"', "201 Created")]
     with _served(answers, tcp=tcp) as (client, script):
         assert client.get("/info") == {"a": 1}
         assert client.post("/x", {"t": 3, "none": None, "yes": True}) is None
@@ -91,24 +44,24 @@ def test_one_connection_for_everything(tcp: bool) -> None:
 def test_chunks_and_records() -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     body = b'5\r\n{"a":\r\n6;x=y\r\n 1}\n{"\r\n8\r\nb": 2}\n\n\r\n0\r\nTrailer: x\r\n\r\n'
-    with _served([_PING, head + body, _answer(b"1")]) as (client, _):
+    with _served([PING, head + body, answer(b"1")]) as (client, _):
         assert list(client.request("GET", "/events").records()) == [{"a": 1}, {"b": 2}]
         assert client.get("/again") == 1
 
 
 def test_a_body_that_ends_with_the_connection() -> None:
-    with _served([_PING, b"HTTP/1.1 200 OK\r\n\r\nto the end"]) as (client, _):
+    with _served([PING, b"HTTP/1.1 200 OK\r\n\r\nto the end"]) as (client, _):
         assert client.request("GET", "/x").read() == b"to the end"
 
 
 def test_a_stream_is_sent_in_chunks() -> None:
-    with _served([_PING, _answer(b"{}")]) as (client, script):
+    with _served([PING, answer(b"{}")]) as (client, script):
         client.request("POST", "/load", stream=iter([b"abc", b"", b"de"])).read()
     assert script.requests[1].endswith(b"\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
 
 
 def test_a_kept_connection_that_was_closed_is_made_again() -> None:
-    with _served([_PING], [_answer(b"1")]) as (client, _):
+    with _served([PING], [answer(b"1")]) as (client, _):
         assert client.get("/x") == 1
 
 
@@ -122,7 +75,7 @@ def test_a_kept_connection_that_was_closed_is_made_again() -> None:
     ],
 )
 def test_a_refusal(body: bytes, message: str) -> None:
-    with _served([_PING, _answer(body, "404 Not Found")]) as (client, _):
+    with _served([PING, answer(body, "404 Not Found")]) as (client, _):
         with pytest.raises(DaemonError) as caught:
             client.get("/x")
         assert caught.value.message == message
@@ -140,8 +93,8 @@ def test_a_refusal(body: bytes, message: str) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{]x",
     ],
 )
-def test_a_malformed_answer(answer: bytes) -> None:
-    with _served([_PING, answer]) as (client, _):
+def test_a_malformedanswer(answer: bytes) -> None:
+    with _served([PING, answer]) as (client, _):
         client.version  # noqa: B018  asked for before the malformed answer, on a connection of its own
         with pytest.raises(CliError):
             client.get("/x")
