@@ -19,6 +19,7 @@ _CFG_CMD, _CFG_MODE, _CFG_QTHRESH = 1, 2, 5
 _CMD_BIND, _COPY_PACKET = 1, 2
 _PAYLOAD, _PREFIX = 9, 10
 _FIRST_GROUP, _GROUPS = 0x4352, 64
+_RCVBUFFORCE, _BUFFER_BYTES = 33, 4 << 20
 
 
 class LogGroup:
@@ -29,6 +30,7 @@ class LogGroup:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, kind, nfnetlink.NETLINK_NETFILTER)
         try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _BUFFER_BYTES)  # for a burst of connections
             self._socket.bind((0, 0))
             self.group = self._take_group()
             mode = struct.pack("!IBB", 0xFFFF, _COPY_PACKET, 0)
