@@ -164,6 +164,7 @@ class TlsChannel(Channel):
         self._wants_more = ssl.SSLWantReadError
         self._error = ssl.SSLError
         self._over = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
+        self._early: deque[bytes] = deque()  # decrypted before anybody has asked for it
 
     async def shake_hands(self, timeout_s: float | None) -> None:
         """Before anything else; raises ssl.SSLError or Interrupted."""
@@ -189,6 +190,12 @@ class TlsChannel(Channel):
 
     async def end_input(self) -> None:
         with self._lock:
+            # OpenSSL looks for the other side's end at once, and throws away a record of data that it finds instead.
+            try:
+                while data := self._tls.read(_READ_BYTES):
+                    self._early.append(data)
+            except OSError:
+                pass  # no more yet, or its end: whoever reads will see
             try:
                 self._tls.unwrap()
             except OSError:
@@ -203,7 +210,7 @@ class TlsChannel(Channel):
         while True:
             try:
                 with self._lock:
-                    return self._tls.read(_READ_BYTES)
+                    return self._early.popleft() if self._early else self._tls.read(_READ_BYTES)
             except self._wants_more:
                 data = self._take()
                 if data is None:
