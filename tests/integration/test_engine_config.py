@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from corral.client import CorralError, Tls
+from tests.support.corral import CORRAL
 from tests.support.daemon import IMAGE, Daemon, docker_cli, running_daemon
 from tests.support.netns import inside
 from tests.support.pyapi import Async, Sync
@@ -130,7 +131,8 @@ def _certificates(folder: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes the certificates, is not installed")
-def test_tls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("client", [docker_cli, lambda: CORRAL], ids=["docker", "corral"])
+def test_tls(tmp_path: Path, client: Callable[[], str]) -> None:
     _certificates(tmp_path)
     port = free_port()
     flags = [
@@ -144,7 +146,7 @@ def test_tls(tmp_path: Path) -> None:
         def docker(*words: str, stdin: str = "", verify: bool = True) -> subprocess.CompletedProcess[str]:
             more = {"DOCKER_TLS_VERIFY": "1"} if verify else {}
             return subprocess.run(
-                [docker_cli(), *words],
+                [client(), *words],
                 env=environment | more,
                 input=stdin,
                 capture_output=True,
@@ -158,7 +160,7 @@ def test_tls(tmp_path: Path) -> None:
         assert (done.stdout, done.stderr, done.returncode) == ("through tls\n", "err\n", 3)
         assert docker("run", "-i", "--rm", IMAGE, "cat", stdin="x" * 3_000_000).stdout == "x" * 3_000_000
         with Terminal(
-            [docker_cli(), "run", "--rm", "-it", IMAGE, "sh"], environment | {"DOCKER_TLS_VERIFY": "1"}
+            [client(), "run", "--rm", "-it", IMAGE, "sh"], environment | {"DOCKER_TLS_VERIFY": "1"}
         ) as terminal:
             terminal.expect("# ")
             terminal.type("echo $((6 * 7)); exit 4\r")

@@ -415,6 +415,8 @@ def _connect_tcp(endpoint: Endpoint, rest: str, tls: Tls | None) -> Any:
         return sock
     import ssl
 
+    from corral.cli.encrypted import Encrypted
+
     try:
         context = ssl.create_default_context(cafile=tls.ca or None)
         if not tls.verify:
@@ -422,6 +424,6 @@ def _connect_tcp(endpoint: Endpoint, rest: str, tls: Tls | None) -> Any:
             context.verify_mode = ssl.CERT_NONE
         if tls.cert:
             context.load_cert_chain(tls.cert, tls.key or None)
-        return context.wrap_socket(sock, server_hostname=host.strip("[]"))
+        return Encrypted(sock, context, host.strip("[]"))
     except (OSError, ssl.SSLError) as error:
         raise NotConnected(f"error during connect: {error}") from None
