@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import os
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import msgspec
@@ -213,30 +216,41 @@ async def attach_(services: Services, request: Request) -> Answer:
     keys = detach_keys(query.text("detachKeys"))
     outputs = [name for name in ("stdout", "stderr") if query.flag(name)]
     tty = live.record.config.tty
-    past = b""
+    past: AsyncGenerator[bytes, None] | None = None
     if query.flag("logs"):
         wanted = logs.Wanted("stdout" in outputs, "stderr" in outputs, framed=not tty)
-        past = b"".join([piece async for piece in logs.read(services.engine, live, wanted)])
+        past = logs.read(services.engine, live, wanted)
+    first = await anext(past, b"") if past is not None else b""  # a log that cannot be read is told as an error
     taken = await request.hijack(stream_type(request, tty))
-    if past:
-        await asyncio.to_thread(_write_all, taken.fd, past)
     client = Client(
         taken.fd, attach.stdin_client(live, query.flag("stdin")), outputs, keys if tty else b"", taken.initial
     )
+    if past is not None and not await _sent(client, first, past):
+        return Taken()
     if not query.flag("stream"):
+        services.engine.publish(live, "attach")
         client.close()
         return Taken()
     await attach.attach(services.engine, live, client)
     return Taken()
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    import os
-
-    os.set_blocking(fd, True)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+async def _sent(client: Client, first: bytes, rest: AsyncGenerator[bytes, None]) -> bool:
+    """Write the past output as fast as the client reads it; False when it has gone away, and is closed."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(fileno=os.dup(client.fd)) as connection:
+        connection.setblocking(False)
+        try:
+            async with contextlib.aclosing(rest):
+                await loop.sock_sendall(connection, first)
+                async for piece in rest:
+                    await loop.sock_sendall(connection, piece)
+        except BaseException as error:
+            client.close()
+            if isinstance(error, OSError):
+                return False
+            raise
+    return True
 
 
 def stream_type(request: Request, tty: bool) -> str:

@@ -23,6 +23,7 @@ from corral.engine import filesystem
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.errors import Forbidden, InvalidParameter, NotFound
+from corral.image.bridge import own_thread
 from corral.linux import credentials, files
 from corral.runtime import users
 from corral.runtime.failure import Failure
@@ -272,7 +273,7 @@ async def in_thread(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]
         else:
             tell(None)
 
-    worker = loop.run_in_executor(None, work)
+    worker = own_thread(work)
     try:
         while (piece := await pieces.get()) is not None:
             if isinstance(piece, BaseException):
@@ -299,7 +300,7 @@ async def feed_thread(body: AsyncIterator[bytes], work: Callable[[Callable[[], b
         loop.call_soon_threadsafe(room.release)
         return piece
 
-    worker = loop.run_in_executor(None, work, read)
+    worker = own_thread(work, read)
     try:
         async for piece in body:
             if piece:
