@@ -14,6 +14,7 @@ import msgspec
 from corral.api import http, streams
 from corral.api.http import Answer, BadQuery, Query, Request, Response, Stream, Taken
 from corral.api.services import Services
+from corral.api.versions import Version
 from corral.engine import attach, changes, copy, egress, inspect, listing, logs, processes, stats, traffic
 from corral.engine.detach import detach_keys
 from corral.engine.live import Client, Live
@@ -44,10 +45,21 @@ async def create(services: Services, request: Request) -> Answer:
     body = await request.json(CreateRequest, default=_no_body)
     if request.version < (1, 30) and body.host_config is not None:
         body.host_config.mounts = None
+    if request.version < (1, 41):
+        _shared_namespaces(services, request.version, body)
     if request.version < (1, 44) and body.host_config is not None:
         _shallow_read_only(body.host_config)
     made = await services.containers.create(body, request.query.text("name"), request.query.text("platform"))
     return http.json({"Id": made.id, "Warnings": made.warnings}, 201)
+
+
+def _shared_namespaces(services: Services, version: Version, body: CreateRequest) -> None:
+    """What was shared by default before private namespaces were: memory with those who ask, and version 1 cgroups."""
+    body.host_config = host = body.host_config or HostConfig()
+    if version < (1, 40):
+        host.ipc_mode = host.ipc_mode or "shareable"
+    if services.engine.facts.cgroup_version == 1:
+        host.cgroupns_mode = host.cgroupns_mode or "host"
 
 
 def _shallow_read_only(host: HostConfig) -> None:
@@ -320,7 +332,9 @@ async def _stats(services: Services, live: Live) -> AsyncIterator[bytes]:
 async def top(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/top"""
     live = services.containers.get(request.params["name"])
-    return http.json(await processes.top(live, request.query.text("ps_args") or "-ef"))
+    shown = await processes.top(live, request.query.text("ps_args") or "-ef")
+    services.engine.publish(live, "top")
+    return http.json(shown)
 
 
 async def changes_(services: Services, request: Request) -> Answer:
@@ -339,7 +353,8 @@ async def export(services: Services, request: Request) -> Answer:
 
 async def archive_head(services: Services, request: Request) -> Answer:
     """HEAD /containers/{name}/archive"""
-    archive = copy.Archive(services.engine, services.containers.get(request.params["name"]), _path(request.query))
+    ref = request.params["name"]
+    archive = copy.Archive(services.engine, services.containers.get(ref), ref, _path(request.query))
     await archive.open()
     await archive.close()
     return Response(200, headers=(("X-Docker-Container-Path-Stat", copy.stat_header(archive.stat)),))
@@ -347,7 +362,8 @@ async def archive_head(services: Services, request: Request) -> Answer:
 
 async def archive_get(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/archive"""
-    archive = copy.Archive(services.engine, services.containers.get(request.params["name"]), _path(request.query))
+    ref = request.params["name"]
+    archive = copy.Archive(services.engine, services.containers.get(ref), ref, _path(request.query))
     await archive.open()
     header = ("X-Docker-Container-Path-Stat", copy.stat_header(archive.stat))
     return Stream(archive.read(), "application/x-tar", headers=(header,))
@@ -359,6 +375,7 @@ async def archive_put(services: Services, request: Request) -> Answer:
     await copy.extract(
         services.engine,
         live,
+        request.params["name"],
         _path(request.query),
         request.stream(),
         keep_kind=request.query.flag("noOverwriteDirNonDir"),

@@ -54,6 +54,7 @@ async def connect(engine: Engine, ref: str, container: str, settings: EndpointSe
             record.endpoints = list(attachment.endpoints)
             record.ports = list(attachment.ports)
             write_host_files(engine, live, attachment)  # another address, and perhaps another name server
+        settings.network_id = view.record.id
         record.networks[name] = settings
         await engine.commit(save(record))
     network_event(engine, view.record.id, name, record.id, "connect", view.record.driver)

@@ -139,7 +139,10 @@ def stat_header(found: dict[str, Any]) -> str:
 class Archive:
     """A tar of one path, ready to be streamed: the container's root stays reachable until it is closed."""
 
-    def __init__(self, engine: Engine, live: Live, path: str) -> None:
+    def __init__(self, engine: Engine, live: Live, ref: str, path: str) -> None:
+        """`ref` is what the client calls the container, for what is told about it."""
+        self._engine = engine
+        self._ref = ref
         self._context = filesystem.root(engine, live)
         self._ids = engine.ids_of(live.record)
         self._live = live
@@ -151,7 +154,7 @@ class Archive:
         """Find the path; raises NoSuchPath or NotADirectory."""
         self._root_fd = await self._context.__aenter__()
         try:
-            self.stat = await asyncio.to_thread(stat_path, self._root_fd, self._path, self._live.id)
+            self.stat = await asyncio.to_thread(stat_path, self._root_fd, self._path, self._ref)
         except BaseException:
             await self.close()
             raise
@@ -162,6 +165,7 @@ class Archive:
 
     async def read(self) -> AsyncIterator[bytes]:
         """The tar."""
+        self._engine.publish(self._live, "archive-path", path=self._path)
         parent, leaf, _ = split(self._path)
         inside = posixpath.join(parent, leaf)
         name = leaf or "/"
@@ -181,26 +185,27 @@ async def export(engine: Engine, live: Live) -> AsyncIterator[bytes]:
     """The whole file system as a tar, without what is mounted in it."""
     ids = engine.ids_of(live.record)
     async with filesystem.root(engine, live) as root_fd:
+        engine.publish(live, "export")
         async for piece in in_thread(lambda: pack.pack(root_fd, "", "", one_file_system=True, ids=ids)):
             yield piece
 
 
 async def extract(
-    engine: Engine, live: Live, path: str, body: AsyncIterator[bytes], *, keep_kind: bool, copy_owner: bool
+    engine: Engine, live: Live, ref: str, path: str, body: AsyncIterator[bytes], *, keep_kind: bool, copy_owner: bool
 ) -> None:
     """Unpack a tar into the folder `path`; with `copy_owner` everything becomes the container's user's."""
     async with filesystem.root(engine, live) as root_fd:
-        target = await asyncio.to_thread(_target, live, root_fd, path)
+        target = await asyncio.to_thread(_target, live, ref, root_fd, path)
         owner = await asyncio.to_thread(_owner, live, root_fd) if copy_owner else None
         options = tree.UnpackOptions(owner=owner, keep_kind=keep_kind, ids=engine.ids_of(live.record))
         await feed_thread(body, lambda source: _unpack(root_fd, target, source, options))
     engine.publish(live, "extract-to-dir", path=path)
 
 
-def _target(live: Live, root_fd: int, path: str) -> str:
+def _target(live: Live, ref: str, root_fd: int, path: str) -> str:
     resolved = follow(root_fd, path)
     if resolved is None:
-        raise NoSuchPath(path, live.id)
+        raise NoSuchPath(path, ref)
     if not stat.S_ISDIR(resolved.st_mode):
         raise NotADirectory
     clean = posixpath.normpath(posixpath.join("/", path))

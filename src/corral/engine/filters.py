@@ -56,7 +56,7 @@ def boolean(filters: Filters, name: str) -> bool | None:
         return None
     truths = {"1": True, "true": True, "0": False, "false": False}
     if len(values) > 1 or values[0].lower() not in truths:
-        raise InvalidFilter(f"invalid filter '{name}={values}'")
+        raise InvalidFilter(f"invalid filter '{name}=[{' '.join(values)}]'")
     return truths[values[0].lower()]
 
 

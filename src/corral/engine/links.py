@@ -32,7 +32,7 @@ def resolve(engine: Engine, live: Live, texts: Iterable[str]) -> list[tuple[Live
     for name, alias in parse(texts):
         other = engine.index.find(name)
         if other is None:
-            raise BadLink(f"could not get container for {name}")
+            raise BadLink(f"could not get container for {name}: No such container: {name}")
         if not other.has_process:
             own = live.record.name
             raise BadLink(f"Cannot link to a non running container: /{other.record.name} AS /{own}/{alias}")
