@@ -348,7 +348,16 @@ async def changes_(services: Services, request: Request) -> Answer:
 async def export(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/export"""
     live = services.containers.get(request.params["name"])
-    return Stream(copy.export(services.engine, live), "application/octet-stream")
+    parts = copy.export(services.engine, live)
+    return Stream(_after(await anext(parts), parts), "application/octet-stream")
+
+
+async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """A stream whose first piece has come, so that what was wrong could still be answered."""
+    async with contextlib.aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
 
 
 async def archive_head(services: Services, request: Request) -> Answer:

@@ -14,7 +14,7 @@ import posixpath
 import queue
 import stat
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -175,19 +175,25 @@ class Archive:
             name = "."
         root_fd = self._root_fd
         try:
-            async for piece in in_thread(lambda: pack.pack(root_fd, inside, name, ids=self._ids)):
-                yield piece
+            async with contextlib.aclosing(
+                in_thread(lambda: pack.pack(root_fd, inside, name, ids=self._ids))
+            ) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             await self.close()
 
 
-async def export(engine: Engine, live: Live) -> AsyncIterator[bytes]:
+async def export(engine: Engine, live: Live) -> AsyncGenerator[bytes, None]:
     """The whole file system as a tar, without what is mounted in it."""
     ids = engine.ids_of(live.record)
     async with filesystem.root(engine, live) as root_fd:
         engine.publish(live, "export")
-        async for piece in in_thread(lambda: pack.pack(root_fd, "", "", one_file_system=True, ids=ids)):
-            yield piece
+        async with contextlib.aclosing(
+            in_thread(lambda: pack.pack(root_fd, "", "", one_file_system=True, ids=ids))
+        ) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 async def extract(
@@ -256,7 +262,7 @@ def _unpack(root_fd: int, target: str, source: Callable[[], bytes], options: tre
         unpacker.unpack(tar.TarReader(source))
 
 
-async def in_thread(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
+async def in_thread(make: Callable[[], Iterator[bytes]]) -> AsyncGenerator[bytes, None]:
     """Run a blocking generator in a thread, a few pieces ahead of whoever reads."""
     loop = asyncio.get_running_loop()
     pieces: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
