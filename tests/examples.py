@@ -12,6 +12,7 @@ IMAGES = (
 ).split()
 
 _WEB, _NETWORK = "docker run -d --name web web", "docker network create app"
+_PUBLISHED = "docker run -d -p 8080:80 web"
 
 # What is there before a block: page, beginning of the block, commands.  The first row that fits counts.
 SETUP: list[tuple[str, str, list[str]]] = [
@@ -28,6 +29,7 @@ SETUP: list[tuple[str, str, list[str]]] = [
     ("docs/beyond-docker.md", "corral mount add", [_WEB, "mkdir -p /srv/more"]),
     ("docs/beyond-docker.md", "corral run -d --name worker --egress", [_NETWORK]),
     ("docs/beyond-docker.md", "corral traffic", ["docker run -d --name app app"]),
+    ("docs/beyond-docker.md", "corral port check", [_PUBLISHED]),
     ("docs/beyond-docker.md", "", [_WEB]),
     ("docs/build.md", "", ["echo FROM busybox > Dockerfile"]),
     ("docs/cli.md", "corral context create", ["touch ca.pem cert.pem key.pem"]),
@@ -39,6 +41,7 @@ SETUP: list[tuple[str, str, list[str]]] = [
     ("docs/networking.md", "docker run --network name=app", [_WEB, _NETWORK]),
     ("docs/networking.md", "corral port add", [_WEB]),
     ("docs/networking.md", "corral traffic", [_WEB]),
+    ("docs/networking.md", "corral port check", [_PUBLISHED]),
 ]  # fmt: skip
 
 # What stands for an ellipsis at the end of a command, or for the command of the image before it.

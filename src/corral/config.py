@@ -65,6 +65,7 @@ class Config:
     ip_forward: bool = True
     userland_proxy: bool = True
     bridge_names: bool = False  # ours: names on the default bridge
+    publish_policy: str = "open"  # ours: who decides about published ports
     dns: tuple[str, ...] = ()
     dns_opts: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
@@ -304,6 +305,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "log_format": ("text", "json"),
     "log_level": ("debug", "info", "warn", "error", "fatal"),
     "default_cgroupns_mode": ("private", "host"),
+    "publish_policy": ("open", "host-firewall"),
     "default_ipc_mode": ("private", "shareable"),
 }
 

@@ -365,6 +365,7 @@ def _network_settings(config: Config) -> NetworkSettings:
         ip_forward=config.ip_forward,
         userland_proxy=config.userland_proxy,
         bridge_names=config.bridge_names,
+        host_firewall=config.publish_policy == "host-firewall",
         dns=config.dns,
         exec_root=config.exec_root,
         table="corral" if bridge in ("corral0", "none") else f"corral-{bridge}",

@@ -377,6 +377,21 @@ class Daemon(Engine):
         names = [entry["ifname"] for entry in json.loads(self.space.sh("ip -j link"))]
         return sorted(set(names) - {"lo"})
 
+    def routes(self) -> list[str]:
+        """Routes of the daemon's namespace but for link-local ones, and rules that choose between tables of them."""
+        commands = ("ip route", "ip -6 route", "ip rule", "ip -6 rule")
+        lines = [line for command in commands for line in self.space.sh(command).splitlines()]
+        return sorted(line.replace(" linkdown", "").strip() for line in lines if "fe80:" not in line)
+
+    def rules(self) -> list[str]:
+        """Chains of the firewall with the number of their rules."""
+        found = Counter(
+            f"{rule['family']} {rule['table']} {rule['chain']}"
+            for item in json.loads(self.space.sh("nft -j list ruleset"))["nftables"]
+            if (rule := item.get("rule"))
+        )
+        return sorted(f"{chain}: {count}" for chain, count in found.items())
+
     def elements(self) -> list[str]:
         """What is left in the maps and sets of the firewall."""
         rules = json.loads(self.space.sh("nft -j list ruleset"))["nftables"]
@@ -403,16 +418,20 @@ class Footprint:
     descriptors: Counter[str]
     links: list[str]
     elements: list[str]
+    rules: list[str]
+    routes: list[str]
     processes: int
 
     @staticmethod
     def of(daemon: Daemon) -> Footprint:
         kinds = Counter(target.partition(":[")[0] for target in daemon.descriptors().values())
-        return Footprint(kinds, daemon.links(), daemon.elements(), len(daemon.processes()))
+        links, elements, rules, routes = daemon.links(), daemon.elements(), daemon.rules(), daemon.routes()
+        return Footprint(kinds, links, elements, rules, routes, len(daemon.processes()))
 
     def is_within(self, other: Footprint) -> bool:
         """Whether it is no more than another."""
         same = self.links == other.links and self.elements == other.elements
+        same = same and self.rules == other.rules and self.routes == other.routes
         return same and self.processes <= other.processes and self.descriptors <= other.descriptors
 
 
@@ -426,6 +445,8 @@ def check_nothing_left(daemon: Daemon, before: Footprint) -> None:
     now = Footprint.of(daemon)
     assert now.links == before.links
     assert now.elements == before.elements
+    assert now.rules == before.rules
+    assert now.routes == before.routes
     assert now.processes <= before.processes, [_name(pid) for pid in daemon.processes()]
     assert now.descriptors <= before.descriptors, now.descriptors - before.descriptors
     assert os.listdir(os.path.join(daemon.data_root, "containers")) == []

@@ -113,7 +113,8 @@ async def serve_peer_address(space: Space | None, port: int, host: str = "0.0.0.
         await writer.drain()
         writer.close()
 
-    listening = space.socket() if space else socket.socket()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = space.socket(family=family) if space else socket.socket(family)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((host, port))
     return await asyncio.start_server(answer, sock=listening)

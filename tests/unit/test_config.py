@@ -132,7 +132,7 @@ def test_runtimes() -> None:
         found.runtime("absent")
 
 
-CHOICES = ("log_level", "log_format", "default_cgroupns_mode", "default_ipc_mode")
+CHOICES = ("log_level", "log_format", "default_cgroupns_mode", "default_ipc_mode", "publish_policy")
 TEXTS = [field.name for field in fields(Config) if field.type == "str" and field.name not in CHOICES]
 
 
@@ -183,3 +183,10 @@ def test_bad_proxies(proxies: object) -> None:
 def test_bad_registries(registries: object) -> None:
     with pytest.raises(ConfigError, match="cannot use"):
         config(file={"registries": registries})
+
+
+def test_the_policy_of_published_ports_is_one_of_two() -> None:
+    assert config().publish_policy == "open"
+    assert config(file={"publish-policy": "host-firewall"}).publish_policy == "host-firewall"
+    with pytest.raises(ConfigError, match="invalid publish-policy: closed: must be one of open, host-firewall"):
+        config("--publish-policy", "closed")

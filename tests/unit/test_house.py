@@ -181,6 +181,7 @@ EXERCISED = {
     "POST /networks/{name}/connect": '"network", "connect"',
     "POST /networks/{name}/disconnect": '"network", "disconnect"',
     "DELETE /networks/{name}": '"network", "rm"',
+    "GET /ports/check": "/ports/check",
     "GET /volumes": '"volume", "ls"|/volumes',
     "POST /volumes/create": '"volume", "create"',
     "POST /volumes/prune": '"volume", "prune"',

@@ -7,9 +7,10 @@ from typing import Any
 from corral.api import http
 from corral.api.http import Answer, Request
 from corral.api.services import Services
-from corral.engine import connections
+from corral.engine import connections, reach
 from corral.engine import filters as matching
 from corral.engine.listing import time_ns
+from corral.engine.live import NoSuchContainer
 from corral.errors import NotFound, Unsupported
 from corral.net.model import NetworkRecord, NetworkSpec, NetworkView, NoSuchNetwork, PoolRecord
 from corral.wire.common import Wire
@@ -43,6 +44,13 @@ class ConfigFrom(Wire):
 
 class NetworkNotSupported(Unsupported):
     """A kind of network that this engine does not have."""
+
+
+class NoSuchEndpoint(NotFound):
+    """Nobody of that name is on the network, container or not."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"endpoint {name} not found")
 
 
 class CreateNetwork(Wire):
@@ -89,8 +97,8 @@ def _shown(services: Services, view: NetworkView, *, containers: bool) -> dict[s
         "Internal": record.internal,
         "Attachable": record.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": record.config_from},
+        "ConfigOnly": record.config_only,
         "Options": record.options,
         "Labels": record.labels,
     }
@@ -186,6 +194,8 @@ async def create(services: Services, request: Request) -> Answer:
         ipam_options=ipam.options,
         options=dict(body.options or {}),
         labels=dict(body.labels or {}),
+        config_only=body.config_only,
+        config_from=body.config_from.network if body.config_from else "",
     )
     record = await services.engine.networks.create(spec)
     _event(services, record, "create")
@@ -195,8 +205,6 @@ async def create(services: Services, request: Request) -> Answer:
 def _check(body: CreateNetwork) -> None:
     if body.ingress or body.scope not in ("", "local"):
         raise NetworkNotSupported("This node is not a swarm manager: only networks of this machine can be made")
-    if body.config_only or (body.config_from is not None and body.config_from.network):
-        raise NetworkNotSupported("configuration-only networks are not supported")
 
 
 def _event(services: Services, record: NetworkRecord, action: str) -> None:
@@ -223,9 +231,10 @@ async def disconnect(services: Services, request: Request) -> Answer:
     body = await request.json(Connect)
     try:
         await connections.disconnect(services.engine, request.params["name"], body.container)
-    except NotFound:
-        if not body.force:
-            raise
+    except NoSuchContainer:
+        if body.force:
+            raise NoSuchEndpoint(body.container) from None
+        raise
     return http.empty(200)
 
 
@@ -250,3 +259,10 @@ async def prune(services: Services, request: Request) -> Answer:
 
     deleted = await services.engine.networks.prune(keep)
     return http.json({"NetworksDeleted": list(deleted) or None})
+
+
+async def check_port(services: Services, request: Request) -> Answer:
+    """GET /ports/check"""
+    query = request.query
+    found = await reach.shown(services.engine, query.text("port"), query.text("from"), query.text("interface"))
+    return http.json(found)

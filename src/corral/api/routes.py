@@ -104,6 +104,7 @@ ROUTES = (
     Route("POST", "/networks/{name}/connect", networks.connect),
     Route("POST", "/networks/{name}/disconnect", networks.disconnect),
     Route("DELETE", "/networks/{name}", networks.remove),
+    Route("GET", "/ports/check", networks.check_port),
     # volumes
     Route("GET", "/volumes", volumes.list_),
     Route("POST", "/volumes/create", volumes.create),

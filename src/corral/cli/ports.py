@@ -1,4 +1,4 @@
-"""`corral port`: what a container publishes; `port add` and `port rm` change it, while it runs too."""
+"""`corral port`: what a container publishes; `port add` and `port rm` change it, `port check` says who can reach it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import sys
 
 from corral.cli import portspecs
 from corral.cli.command import Command, Session
-from corral.cli.problems import ArgumentCountError, CliError
+from corral.cli.flags import Flag
+from corral.cli.problems import ArgumentCountError, CliError, DaemonError
+from corral.cli.table import text_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ def _command(session: Session) -> int:
     words = session.arguments
     if len(words) > 2 and words[0] in _CHANGES:  # with two words, `add` and `rm` are names of containers
         return _change(session, words[0], words[1], words[2:])
+    if len(words) == 2 and words[0] == "check" and not _is_container(session, "check"):
+        return _check(session, words[1])
     if len(words) > 2:
         raise ArgumentCountError(f"'{session.path}' requires between 1 and 2 arguments")
     return _port(session)
@@ -37,6 +41,44 @@ def _change(session: Session, verb: str, name: str, ports: list[str]) -> int:
     session.client.post(f"/containers/{name}/update", body=body)
     print(name)
     return 0
+
+
+def _is_container(session: Session, name: str) -> bool:
+    try:
+        session.client.get(f"/containers/{name}/json")
+    except DaemonError as error:
+        if error.code == 404:
+            return False
+        raise
+    return True
+
+
+def _check(session: Session, port: str) -> int:
+    flags = session.flags
+    query = {"port": port, "from": flags["from"], "interface": flags["interface"]}
+    found = session.client.get("/ports/check", query={key: value for key, value in query.items() if value})
+    for way in found["Published"]:
+        listens = {
+            True: "",
+            False: ", where nothing listens",
+            None: ", where it cannot be told whether somebody listens",
+        }
+        leads = f"port {way['ContainerPort']}/{way['Protocol']} of {way['Container']}{listens[way['Listening']]}"
+        print(f"{_address(way)} leads to {leads}")
+        rows = [["WHO", "REACHES IT", "WHY"]]
+        for one in way["Reach"]:
+            reasons = [one["Reason"]] if one["Reason"] else []
+            reasons += [_decision(decision) for decision in one["Decisions"]]
+            first, *others = reasons or [""]
+            rows.append([one["Who"], one["Answer"], first])
+            rows.extend(["", "", other] for other in others)
+        sys.stdout.write(text_table(rows))
+    return 0
+
+
+def _decision(one: dict[str, str]) -> str:
+    told = "cannot tell" if one["Verdict"] == "?" else one["Verdict"]
+    return f"{told}: {one['Table']}, {one['Chain']}: {one['Rule']}"
 
 
 def _port(session: Session) -> int:
@@ -59,19 +101,22 @@ def _port(session: Session) -> int:
     return 0
 
 
-def _address(binding: dict[str, str]) -> str:
+def _address(binding: dict[str, Any]) -> str:
     address = binding.get("HostIp", "")
     return f"[{address}]:{binding['HostPort']}" if ":" in address else f"{address}:{binding['HostPort']}"
 
 
 PORT = Command(
     _command,
-    "Show the published ports of a container, or change them",
-    "CONTAINER [PRIVATE_PORT[/PROTO]] | add CONTAINER PORT... | rm CONTAINER HOST_PORT...",
-    (),
+    "Show the published ports of a container, change them, or say who can reach one",
+    "CONTAINER [PRIVATE_PORT[/PROTO]] | add CONTAINER PORT... | rm CONTAINER HOST_PORT... | check HOST_PORT",
+    (
+        Flag("from", "", "string", "With check: the address that somebody outside has"),
+        Flag("interface", "", "string", "With check: the interface that connections from outside come in at"),
+    ),
     least=1,
     most=None,
     aliases="container port, port",
     details="Ports to add are written as for --publish, ports to remove as [ADDRESS:]PORT[-PORT][/PROTO] of the host.",
-    examples=("port add web 8080:80", "port rm web 8080"),
+    examples=("port add web 8080:80", "port rm web 8080", "port check 8080"),
 )

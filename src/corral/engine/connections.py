@@ -18,10 +18,10 @@ class AlreadyConnected(Forbidden):
 
 
 class NotConnected(Forbidden):
-    """The container has no endpoint there."""
+    """The container has no endpoint there; Docker says it in other words of one that does not run."""
 
-    def __init__(self, container: str, network: str) -> None:
-        super().__init__(f"container {container} is not connected to network {network}")
+    def __init__(self, container: str, network: str, *, runs: bool) -> None:
+        super().__init__(f"container {container} is not connected to {'' if runs else 'the '}network {network}")
 
 
 class ModeForbids(Conflict):
@@ -68,7 +68,7 @@ async def disconnect(engine: Engine, ref: str, container: str) -> None:
     async with live.lock:
         record = live.record
         if name not in record.networks:
-            raise NotConnected(record.id, name)
+            raise NotConnected(record.id, name, runs=live.has_process)
         if live.has_process:
             attachment = await engine.networks.disconnect(record.id, name)
             record.endpoints = list(attachment.endpoints)
@@ -82,7 +82,7 @@ async def disconnect(engine: Engine, ref: str, container: str) -> None:
 def _check_mode(live: Live, network: str) -> None:
     mode = live.record.host.network_mode
     if mode == "host" or network == "host":
-        raise ModeForbids("container cannot be connected to host network or disconnected from it")
+        raise ModeForbids("container cannot be disconnected from host network or connected to host network")
     if mode.startswith("container:"):
         raise ModeForbids(
             "container sharing network namespace with another container or host "

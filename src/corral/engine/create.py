@@ -30,7 +30,7 @@ from corral.engine import (
     vaultfiles,
 )
 from corral.engine.context import Engine
-from corral.engine.live import Live, NoSuchContainer
+from corral.engine.live import Live
 from corral.engine.record import Container, MountPoint, insert
 from corral.errors import CorralError, InvalidParameter, NotFound
 from corral.oci.idmap import IdMap
@@ -40,6 +40,13 @@ from corral.wire.containers import ContainerConfig, CreateRequest, EndpointSetti
 
 class PlatformMismatch(NotFound):
     """The image is for another platform than the one asked for."""
+
+
+class NobodyToJoin(InvalidParameter):
+    """The container whose namespace is asked for is not there.  Not a 404: the docker command would pull the image."""
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(f"No such container: {ref}")
 
 
 class UnknownRuntime(InvalidParameter):
@@ -161,7 +168,7 @@ def _check_against_host(engine: Engine, host: HostConfig) -> None:
     devices.init_path(engine.config, host)
     for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
         if mode.startswith("container:") and engine.index.find(mode.partition(":")[2]) is None:
-            raise NoSuchContainer(mode.partition(":")[2])
+            raise NobodyToJoin(mode.partition(":")[2])
     if host.volumes_from:
         for text in host.volumes_from:
             engine.index.get(text.partition(":")[0])

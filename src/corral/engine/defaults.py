@@ -174,8 +174,8 @@ def _check_modes(host: HostConfig, hostname: str) -> None:
     own_network = not (host.network_mode == "host" or host.network_mode.startswith("container:"))
     if host.network_mode == "host" and host.links:
         raise InvalidConfig("conflicting options: host type networking can't be used with links")
-    if host.network_mode.startswith("container:") and (host.port_bindings or host.publish_all_ports):
-        raise InvalidConfig("conflicting options: port publishing and the container type network mode")
+    if host.network_mode.startswith("container:"):
+        _check_joining(host)
     for name in host.sysctls or {}:
         if name.startswith("net.") and not own_network:
             raise InvalidConfig(f"sysctl '{name}' not allowed in host network namespace")
@@ -189,6 +189,18 @@ def _check_modes(host: HostConfig, hostname: str) -> None:
         raise InvalidConfig(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
     if host.userns_mode not in ("", "host"):
         raise InvalidConfig(f"invalid user namespace mode: {host.userns_mode}")
+
+
+def _check_joining(host: HostConfig) -> None:
+    """Refuse what belongs to the container whose network is joined."""
+    if host.links:
+        raise InvalidConfig("conflicting options: container type network can't be used with links")
+    if host.dns:
+        raise InvalidConfig("conflicting options: dns and the network mode")
+    if host.extra_hosts:
+        raise InvalidConfig("conflicting options: custom host-to-IP mapping and the network mode")
+    if host.port_bindings or host.publish_all_ports:
+        raise InvalidConfig("conflicting options: port publishing and the container type network mode")
 
 
 def check_restart_policy(policy: RestartPolicy) -> None:

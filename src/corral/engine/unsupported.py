@@ -75,6 +75,8 @@ def discard(host: HostConfig, facts: HostFacts) -> list[str]:
         drop("PIDs limit capabilities", "PIDs limit discarded.", pids_limit=None)
     if host.cpuset_cpus and "cpuset" not in facts.controllers:
         drop("cpuset", "Cpuset discarded.", cpuset_cpus="", cpuset_mems="")
+    if host.network_mode == "host" and host.port_bindings:
+        warnings.append("Published ports are discarded when using host network mode")
     warnings += discard_weight(host, facts)
     if host.blkio_weight_device and not facts.block_device_weights:
         drop("Block I/O weight_device", "Weight-device discarded.", blkio_weight_device=None)

@@ -20,7 +20,7 @@ from corral.net.rules import MARK
 
 _log = logging.getLogger(__name__)
 
-_LEGACY = {
+LEGACY = {
     "iptables-legacy": "/proc/thread-self/net/ip_tables_names",
     "ip6tables-legacy": "/proc/thread-self/net/ip6_tables_names",
 }
@@ -67,7 +67,7 @@ class Coexistence:
                     MARK,
                 )
             needed = True
-        for command, names in _LEGACY.items():
+        for command, names in LEGACY.items():
             if _legacy_drops(command, names):
                 self._ensure(command)
                 needed = True
@@ -76,27 +76,32 @@ class Coexistence:
     def withdraw(self) -> None:
         """Take the rule out again."""
         for command in self._commands:
-            _run([command, "-w", "-D", "FORWARD", *self._match])
+            run([command, "-w", "-D", "FORWARD", *self._match])
         self._commands.clear()
 
     def _ensure(self, command: str) -> None:
         self._commands.add(command)
-        present = _run([command, "-w", "-C", "FORWARD", *self._match]) is not None
-        if not present and _run([command, "-w", "-I", "FORWARD", *self._match]) is None:
+        present = run([command, "-w", "-C", "FORWARD", *self._match]) is not None
+        if not present and run([command, "-w", "-I", "FORWARD", *self._match]) is None:
             _log.warning("cannot let containers through the host's forward policy: %s failed", command)
 
 
-def _legacy_drops(command: str, names: str) -> bool:
+def legacy_tables(names: str) -> list[str]:
+    """The tables of iptables-legacy that there are: asking for another would make it."""
     try:
         with open(names, encoding="ascii") as file:
-            if "filter" not in file.read().split():
-                return False
+            return file.read().split()
     except OSError:
-        return False  # the kernel has no such tables
-    return "-P FORWARD DROP" in (_run([command, "-w", "-S", "FORWARD"]) or "")
+        return []  # the kernel has none
 
 
-def _run(argv: list[str]) -> str | None:
+def _legacy_drops(command: str, names: str) -> bool:
+    if "filter" not in legacy_tables(names):
+        return False
+    return "-P FORWARD DROP" in (run([command, "-w", "-S", "FORWARD"]) or "")
+
+
+def run(argv: list[str]) -> str | None:
     """What a command prints, None when it fails or is not there."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10)

@@ -13,7 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 
-from corral.net import conntrack, dns, drivers, egress, endpoints, holding, plan, ports, rules, sandbox, traffic
+from corral.net import (
+    conntrack,
+    dns,
+    drivers,
+    egress,
+    endpoints,
+    holding,
+    plan,
+    ports,
+    rules,
+    sandbox,
+    templates,
+    traffic,
+)
 from corral.net.attached import Attached, close_names, host_servers, open_namespace
 from corral.net.directory import Directory
 from corral.net.filter import Filter
@@ -23,6 +36,7 @@ from corral.net.linking import Linker
 from corral.net.lists import Lists
 from corral.net.model import (
     Attachment,
+    Element,
     Endpoint,
     EndpointRequest,
     InvalidNetwork,
@@ -56,8 +70,8 @@ class Core:
         self.attached: dict[str, Attached] = {}
         self.directory = Directory()
         self._host = sandbox.Host()
-        self._filter = Filter(settings, nft, self._all_elements)
-        self.publisher = Publisher(proxied=settings.userland_proxy, default_host_ip=settings.default_host_ip)
+        self.filter = Filter(settings, nft, self._all_elements)
+        self.publisher = Publisher(proxied=settings.userland_proxy)
         self._holding = Holding(self.registry, self.publisher)
         self._linker = Linker(settings, self._host, self.sweep)
         self.lists = Lists(settings, nft, self.registry, self._host, self.attached, self._linker.ensure)
@@ -107,7 +121,7 @@ class Core:
             for attached in self.attached.values():
                 self._dying += [plan.host_link(endpoint.endpoint_id) for endpoint in attached.endpoints]
             self.sweep()
-            self._filter.withdraw()
+            self.filter.withdraw()
             self.lists.withdraw()
             for record in self.registry.all():
                 self._linker.remove(record)
@@ -116,14 +130,14 @@ class Core:
     def install(self) -> None:
         """Put the whole rule set in place, whatever is there."""
         self.lists.filter.install()  # first: what it guards is open meanwhile
-        self._filter.install()
+        self.filter.install()
 
     def look_around(self) -> None:
         """Adapt to a change of somebody else's firewall."""
-        self._filter.look_around()
+        self.filter.look_around()
 
-    def _all_elements(self) -> list[rules.Element]:
-        elements: list[rules.Element] = []
+    def _all_elements(self) -> list[Element]:
+        elements: list[Element] = []
         for record in self.registry.all():
             if record.bridge:
                 elements += rules.of_network(record)
@@ -201,15 +215,16 @@ class Core:
         record = self.registry.plan(spec, self._foreign())
         with contextlib.ExitStack() as undo:
             try:
-                record = self._linker.create(record)
+                record = self._linker.create(record) if record.connects else record
             except OSError as error:
                 raise SandboxFailed(f"network {record.name}", error) from error
             undo.callback(self._linker.remove, record)
             elements = rules.of_network(record) if record.bridge else []
-            self._filter.add(elements)
-            undo.callback(self._filter.delete, elements)
+            self.filter.add(elements)
+            undo.callback(self.filter.delete, elements)
             self.registry.add(record)
-            self._know(record)
+            if record.connects:
+                self._know(record)
             undo.pop_all()
         return record
 
@@ -218,13 +233,15 @@ class Core:
         record = self.registry.get(ref)
         if record.name in drivers.PREDEFINED:
             raise PredefinedNetwork(record.name, "remove")
+        if record.config_only and any(other.config_from == record.name for other in self.registry.all()):
+            raise templates.TemplateInUse(record.name)
         users = self.view(record).endpoints
         if users:
             named = tuple(f'name:"{self.attached[c].name}" id:"{e.endpoint_id[:12]}"' for c, e in users.items())
             raise NetworkInUse(record, named)
         self.registry.forget(record)
         self.directory.remove_network(record.id, record.name)
-        self._filter.delete(rules.of_network(record) if record.bridge else [])
+        self.filter.delete(rules.of_network(record) if record.bridge else [])
         self._linker.remove(record)
         return record
 
@@ -263,7 +280,7 @@ class Core:
             self._linker.link_all(self.registry.get, attached, namespace_fd, undo)
             self._serve_names(attached, namespace_fd)
             undo.callback(close_names, attached)
-            self._filter.add(self._holding.elements(attached))
+            self.filter.add(self._holding.elements(attached))
             conntrack.forget(holding.udp_ports(attached.held))
             self.attached[container_id] = attached
             attached.keep_namespace(namespace_fd)
@@ -281,7 +298,7 @@ class Core:
         attached = self.attached.pop(container_id, None)
         if attached is None:
             return None
-        self._filter.delete(self._holding.elements(attached))
+        self.filter.delete(self._holding.elements(attached))
         self.lists.end(container_id, attached)
         self.lists.leave([text for endpoint in attached.endpoints for text in (endpoint.ipv4, endpoint.ipv6)])
         conntrack.forget(
@@ -303,7 +320,7 @@ class Core:
     def check_request(self, request: EndpointRequest) -> None:
         """Refuse what `connect` could never do; for containers that do not run."""
         record = self.registry.get(request.network)
-        if record.driver in ("host", "null"):
+        if record.driver in ("host", "null") and not record.config_only:
             raise NetworkRefused(f"container cannot be connected to {record.name} network")
         endpoints.check(record, request)
 
@@ -325,7 +342,7 @@ class Core:
             policy = egress.parse(egress_list)
             gate = Gate(policy) if policy is not None else None
             attached = Attached(name, hostname, pid, (), [], (), upstream or host_servers(), gate=gate)
-        if record.driver in ("host", "null"):
+        if record.driver in ("host", "null") and not record.config_only:
             raise NetworkRefused(f"container cannot be connected to {record.name} network")
         if any(endpoint.network_id == record.id for endpoint in attached.endpoints):
             raise NetworkRefused(f"endpoint with name {attached.name} already exists in network {record.name}")
@@ -412,7 +429,7 @@ class Core:
         new = self._holding.publish(attached, [binding for binding in added if holding.side(binding) not in places])
         attached.held = [*kept, *moved, *new]
         try:
-            self._filter.replace(before, self._holding.elements(attached))
+            self.filter.replace(before, self._holding.elements(attached))
         except NftError:
             attached.held = old
             self.publisher.release(new)
@@ -428,12 +445,12 @@ class Core:
         attached = self.attached.get(container_id)
         if attached is None:
             return Traffic({}, {})
-        counts = self._filter.counts(self._holding.elements(attached))
+        counts = self.filter.counts(self._holding.elements(attached))
         return self._traffic(attached, self._host.netlink.counters(), counts)
 
     def all_traffic(self) -> dict[str, Traffic]:
         """The same of every container that is on a network."""
-        interfaces, counts = self._host.netlink.counters(), self._filter.counts()
+        interfaces, counts = self._host.netlink.counters(), self.filter.counts()
         return {one: self._traffic(attached, interfaces, counts) for one, attached in self.attached.items()}
 
     def _traffic(
@@ -445,6 +462,14 @@ class Core:
     @staticmethod
     def _counted(attached: Attached) -> list[PortBinding]:
         return [port.binding for port in attached.held if not port.routed]
+
+    def published(self) -> list[tuple[Attached, tuple[PortBinding, ...]]]:
+        """Containers with the ports of the host that lead to them, as Docker shows these."""
+        return [
+            (attached, self._holding.shown(attached))
+            for attached in self.attached.values()
+            if self._holding.translates(attached.endpoints)
+        ]
 
     def rename(self, container_id: str, name: str) -> tuple[Endpoint, ...]:
         """Call a container by another name; its endpoints now."""
@@ -476,7 +501,7 @@ class Core:
         else:
             attached.held = self._holding.publish(attached, attached.bindings)
         try:
-            self._filter.replace(before, self._holding.elements(attached))
+            self.filter.replace(before, self._holding.elements(attached))
         except NftError:
             if not kept:
                 self.publisher.release(attached.held)
@@ -496,6 +521,7 @@ class Core:
 
     def _allocate(self, request: EndpointRequest, container_id: str, attached: Attached) -> Endpoint | None:
         record = self.registry.get(request.network)
+        endpoints.check_kind(record, request)
         if not record.connects:
             return None  # none, and host, where there is nothing to set up
         called = (attached.name, container_id[:12], attached.hostname)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from corral.net import ipam, parents
+from corral.net import addresses, ipam, parents, templates
 from corral.net.model import AddressPool, InvalidNetwork, NetworkSpec, PoolRecord, PredefinedNetwork, UnknownDriver
 from corral.net.plan import MTU_OPTION
-from corral.net.rules import OPTION
+from corral.net.rules import HOST_BINDING, OPTION
 
 Network = IPv4Network | IPv6Network
 
@@ -27,10 +27,15 @@ def check_spec(spec: NetworkSpec) -> None:
     # Docker takes almost any name; a name that is a path or has control characters breaks its own clients.
     if not set(spec.name) <= _NAME or not spec.name[0].isalnum():
         raise InvalidNetwork(f"invalid network name: {spec.name}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* are allowed")
+    if spec.config_only:
+        templates.check(spec)
+        return
     if spec.driver in ("host", "null"):
         raise InvalidNetwork(f'only one instance of "{spec.driver}" network is allowed')
     if spec.driver not in ("bridge", *parents.DRIVERS):
         raise UnknownDriver(spec.driver)
+    if spec.ipam_driver != "default":
+        raise UnknownDriver(spec.ipam_driver)
     if not spec.ipv4 and not spec.ipv6:
         raise InvalidNetwork("IPv4 or IPv6 must be enabled")
     _check_options(spec)
@@ -42,6 +47,8 @@ def _check_options(spec: NetworkSpec) -> None:
     for key, value in spec.options.items():
         if key == MTU_OPTION and not (value.isdigit() and 68 <= int(value) <= 65535):
             raise InvalidNetwork(f"invalid MTU: {value}")
+        if key == HOST_BINDING and not _is_address(value):
+            raise InvalidNetwork(f"failed to parse {key} value: {value} (nil ip)")
         if key.startswith(OPTION + "gateway_mode_ipv") and value not in _MODES:
             raise InvalidNetwork(f"unknown gateway mode {value}")
         if key in (OPTION + "enable_icc", OPTION + "enable_ip_masquerade") and value.lower() not in (
@@ -57,6 +64,14 @@ def _check_options(spec: NetworkSpec) -> None:
     name = spec.options.get(BRIDGE_NAME, "")
     if len(name) > 15 or not set(name) <= _NAME:
         raise InvalidNetwork(f"invalid bridge interface name: {name}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        addresses.address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def choose_pools(

@@ -13,12 +13,19 @@ from corral.net.registry import Registry, new_id, parse_address
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
-def check(record: NetworkRecord, request: EndpointRequest) -> None:
-    """Refuse what this network can never give: names and fixed addresses on the default bridge, a bad address."""
-    if record.default and (request.ipv4 or request.ipv6):
+def check_kind(record: NetworkRecord, request: EndpointRequest) -> None:
+    """Refuse endpoints on a template, and fixed addresses on the networks that are always there."""
+    if record.config_only:
+        raise NetworkRefused("cannot create endpoint on configuration-only network")
+    if (record.default or not record.connects) and (request.ipv4 or request.ipv6):
         raise InvalidNetwork(
             "invalid endpoint settings:\nuser specified IP address is supported on user defined networks only"
         )
+
+
+def check(record: NetworkRecord, request: EndpointRequest) -> None:
+    """Refuse what this network can never give: names and fixed addresses on the default bridge, a bad address."""
+    check_kind(record, request)
     if record.default and request.aliases:
         raise InvalidNetwork(
             "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks"

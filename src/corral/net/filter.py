@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable
 
-from corral.net import rules
+from corral.net import rules, screen
 from corral.net.coexist import Coexistence
-from corral.net.model import NetworkSettings
+from corral.net.model import Element, NetworkSettings
 from corral.net.nft import Nft, NftError
-from corral.net.rules import Element
 
 
 class Filter:
@@ -22,16 +21,22 @@ class Filter:
         self._nft = nft
         self._coexistence = Coexistence(settings.table)
         self._mark = False
+        self.group: int | None = None  # where `admission` listens; told by who has one
 
     def install(self) -> None:
         """Put the whole rule set in place, whatever is there."""
         if self._nft is None:
             return
         self._mark = mark = self._coexistence.apply(self._nft)
-        proxied, counts = self._settings.userland_proxy, self.counts()
-        self._nft.run(
-            rules.install(self._settings.table, self._everything(), mark=mark, proxied=proxied, counts=counts)
-        )
+        proxied, counts, table = self._settings.userland_proxy, self.counts(), self._settings.table
+        screening = screen.skeleton(table, self.group) if self._settings.host_firewall else None
+        elements = self._screened(self._everything())
+        self._nft.run(rules.install(table, elements, mark=mark, proxied=proxied, screening=screening, counts=counts))
+
+    def _screened(self, elements: Iterable[Element]) -> list[Element]:
+        """Elements with what else they are where the host's firewall decides."""
+        every = list(elements)
+        return [*every, *screen.of(every)] if self._settings.host_firewall else every
 
     def counts(self, elements: Collection[Element] | None = None) -> rules.Counts:
         """What went through published ports, those that `elements` stand for or all."""
@@ -56,15 +61,15 @@ class Filter:
 
     def add(self, elements: Iterable[Element]) -> None:
         """Add elements; NftError."""
-        self._run(rules.change("add", self._settings.table, elements))
+        self._run(rules.change("add", self._settings.table, self._screened(elements)))
 
     def delete(self, elements: Iterable[Element]) -> None:
         """Delete elements."""
-        self._run(rules.change("delete", self._settings.table, elements))
+        self._run(rules.change("delete", self._settings.table, self._screened(elements)))
 
     def replace(self, before: Iterable[Element], after: Iterable[Element]) -> None:
         """Go from one set of elements to another in one transaction: no moment in which a port leads nowhere."""
-        old, new = dict.fromkeys(before), dict.fromkeys(after)
+        old, new = dict.fromkeys(self._screened(before)), dict.fromkeys(self._screened(after))
         text = rules.change("delete", self._settings.table, [element for element in old if element not in new])
         self._run(text + rules.change("add", self._settings.table, [element for element in new if element not in old]))
 

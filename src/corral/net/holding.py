@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from corral.net import plan, ports, rules
 from corral.net.attached import Attached
-from corral.net.model import Endpoint, PortBinding, PortsFailed
+from corral.net.model import Element, Endpoint, PortBinding, PortsFailed
 from corral.net.ports import Target
 from corral.net.publish import HeldPort, PortTaken, Publisher
 from corral.net.registry import Registry
@@ -32,8 +33,16 @@ class Holding:
     def hold(self, joined: tuple[Endpoint, ...], bindings: Sequence[PortBinding]) -> list[HeldPort]:
         """Take ports of the host for bindings, or none where the container's own address is what is reached."""
         if self.translates(joined):
-            return self._publisher.hold(bindings, target_of(joined))
+            return self._publisher.hold(self._placed(joined, bindings), target_of(joined))
         return [HeldPort(ports.check(binding), target_of(joined), None, routed=True) for binding in bindings]
+
+    def _placed(self, joined: tuple[Endpoint, ...], bindings: Sequence[PortBinding]) -> list[PortBinding]:
+        """Bindings that name no address at the one that their network has for these, if it has one."""
+        gateway = plan.gateway_endpoint(joined)
+        record = self._registry.find(gateway.network_id) if gateway else None
+        address = record.options.get(rules.HOST_BINDING, "") if record else ""
+        wanted = "" if address == "0.0.0.0" else address
+        return [binding if binding.host_ip else replace(binding, host_ip=wanted) for binding in bindings]
 
     def translates(self, joined: tuple[Endpoint, ...]) -> bool:
         """Whether published ports are rewritten, and not reached at the container's own address."""
@@ -48,9 +57,9 @@ class Holding:
         """The ports of a container as Docker shows them."""
         return ports.expand((port.binding for port in attached.held), ipv6=self._publisher.ipv6)
 
-    def elements(self, attached: Attached) -> list[rules.Element]:
+    def elements(self, attached: Attached) -> list[Element]:
         """What a container is in the packet filter: its endpoints and ports."""
-        found: list[rules.Element] = []
+        found: list[Element] = []
         for endpoint in attached.endpoints:
             if endpoint.driver == "bridge":
                 found += rules.of_endpoint(endpoint, plan.host_link(endpoint.endpoint_id))

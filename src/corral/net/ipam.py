@@ -6,7 +6,7 @@ the last to be used again: neighbours' caches and a dying namespace still rememb
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -66,19 +66,9 @@ class NoAddressLeft(errors.System):
 class InvalidPool(errors.InvalidParameter):
     """A subnet, range, gateway or auxiliary address that makes no sense."""
 
-
-def _parse(text: str, what: str) -> Network:
-    try:
-        return addresses.network(text)
-    except ValueError as error:
-        raise InvalidPool(f"invalid network config:\ninvalid {what} {text}: {error}") from error
-
-
-def _parse_address(text: str, what: str) -> Address:
-    try:
-        return addresses.address(text)
-    except ValueError as error:
-        raise InvalidPool(f"invalid network config:\ninvalid {what} {text}: {error}") from error
+    def __init__(self, problems: Sequence[str]) -> None:
+        told = problems[0] if len(problems) == 1 else "\n".join(f"* {problem}" for problem in problems)
+        super().__init__(f"invalid network config:\n{told}")
 
 
 class Pool:
@@ -141,29 +131,84 @@ class Pool:
 
 def complete(records: Iterable[PoolRecord]) -> tuple[PoolRecord, ...]:
     """Validated pools in canonical form, each with a gateway (the range's or subnet's first address); InvalidPool."""
-    done = []
-    for record in records:
-        subnet = _parse(record.subnet, "subnet")
-        within = _parse(record.range, "ip-range") if record.range else subnet
-        if within.version != subnet.version or not within.subnet_of(subnet):  # type: ignore[arg-type]
-            raise InvalidPool(f"invalid network config:\ninvalid ip-range {within}: parent subnet is {subnet}")
-        for name, text in record.auxiliary.items():
-            if _parse_address(text, f"auxiliary address {name}") not in subnet:
-                raise InvalidPool(f"invalid network config:\ninvalid auxiliary address {text}: parent subnet {subnet}")
-        gateway = record.gateway
-        if gateway and _parse_address(gateway, "gateway address") not in subnet:
-            raise InvalidPool(f"invalid network config:\ninvalid gateway address {gateway}: parent subnet is {subnet}")
-        if not gateway:
-            taken = set(record.auxiliary.values())
-            base = within if within.network_address != subnet.network_address else subnet
-            start = int(base.network_address) + (1 if base.num_addresses > 2 and base is subnet else 0)
-            kind = type(subnet.network_address)
-            gateway = next(str(kind(n)) for n in range(start, start + len(taken) + 1) if str(kind(n)) not in taken)
-        done.append(PoolRecord(str(subnet), str(within) if record.range else "", gateway, dict(record.auxiliary)))
-    for index, one in enumerate(done):
-        if any(overlaps(ip_network(one.subnet), ip_network(other.subnet)) for other in done[:index]):
-            raise InvalidPool("invalid network config:\nsubnets of one network overlap")
+    asked = list(records)
+    problems = [problem for record in asked for problem in _problems(record)]
+    if problems:
+        raise InvalidPool(problems)
+    done: list[PoolRecord] = []
+    for record in asked:
+        subnet = addresses.network(record.subnet)
+        if any(overlaps(subnet, ip_network(other.subnet)) for other in done):
+            raise InvalidPool(["subnets of one network overlap"])
+        within = str(addresses.network(record.range)) if record.range else ""
+        gateway = record.gateway or _first(ip_network(within or subnet), subnet, set(record.auxiliary.values()))
+        done.append(PoolRecord(str(subnet), within, gateway, dict(record.auxiliary)))
     return tuple(done)
+
+
+def _first(within: Network, subnet: Network, taken: set[str]) -> str:
+    """The first address of a range, or of a subnet, that is not reserved."""
+    base = within if within.network_address != subnet.network_address else subnet
+    start = int(base.network_address) + (1 if base.num_addresses > 2 and base is subnet else 0)
+    kind = type(subnet.network_address)
+    return next(str(kind(n)) for n in range(start, start + len(taken) + 1) if str(kind(n)) not in taken)
+
+
+def _problems(record: PoolRecord) -> Iterator[str]:
+    """What is wrong with a pool that was asked for, in Docker's words."""
+    try:
+        subnet = _block(record.subnet)
+    except ValueError:
+        yield f"invalid subnet {record.subnet}: invalid CIDR block notation"
+        return
+    if _address_of(record.subnet) != subnet.network_address:
+        yield f"invalid subnet {record.subnet}: it should be {subnet}"
+    if record.range:
+        yield from (f"invalid ip-range {record.range}: {problem}" for problem in _range_problems(record.range, subnet))
+    reserved = [(f"auxiliary address {name}", text) for name, text in record.auxiliary.items()]
+    if record.gateway:
+        reserved.insert(0, (f"gateway {record.gateway}", record.gateway))
+        if record.gateway in record.auxiliary.values():
+            yield f"invalid gateway {record.gateway}: it is an auxiliary address as well"
+    for what, text in reserved:
+        try:
+            address = addresses.address(text)
+        except ValueError:
+            yield f"invalid {what}: invalid address"
+            continue
+        if address.version != subnet.version:
+            yield f"invalid {what}: parent subnet is an IPv{subnet.version} block"
+        elif address not in subnet:
+            yield f"invalid {what}: parent subnet {subnet} doesn't contain this address"
+
+
+def _range_problems(text: str, subnet: Network) -> Iterator[str]:
+    try:
+        within = _block(text)
+    except ValueError:
+        yield "invalid CIDR block notation"
+        return
+    if within.version != subnet.version:
+        yield f"parent subnet is an IPv{subnet.version} block"
+        return
+    if within.prefixlen < subnet.prefixlen:
+        yield f"CIDR block is bigger than its parent subnet {subnet}"
+    if _address_of(text) != within.network_address:
+        yield f"it should be {within}"
+    if not within.overlaps(subnet):
+        yield f"parent subnet {subnet} doesn't contain ip-range"
+
+
+def _block(text: str) -> Network:
+    """The network of an address with a length, which may not be its first; ValueError."""
+    length = text.partition("/")[2]
+    if not length.isdecimal():
+        raise ValueError(text)
+    return ip_network(f"{_address_of(text)}/{length}", strict=False)
+
+
+def _address_of(block: str) -> Address:
+    return addresses.address(block.partition("/")[0])
 
 
 def overlaps(one: Network, other: Network) -> bool:

@@ -43,6 +43,8 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     foreign_bridge: bool = False  # the administrator made the interface: it is not ours to delete
     parent: str = ""  # of macvlan and ipvlan: the interface that the containers' are on
     parent_ours: bool = False  # we made it: a VLAN's, or one that leads nowhere
+    config_only: bool = False  # a template for other networks; nothing on the host, and containers cannot be on it
+    config_from: str = ""  # the name of the template that it was made from
 
     @property
     def limits_egress(self) -> bool:
@@ -70,6 +72,8 @@ class NetworkSpec:
     ipam_options: dict[str, str] | None = None
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    config_only: bool = False
+    config_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,16 @@ DEFAULT_POOLS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Element:
+    """One element of a set or map of the packet filter's `family TABLE`; `value` is "" in a set."""
+
+    family: str
+    set: str
+    key: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """How this daemon does networks.  Daemons on one machine differ in `bridge` and `table`."""
 
@@ -197,6 +211,7 @@ class NetworkSettings:
     icc: bool = True
     userland_proxy: bool = True
     default_host_ip: str = ""  # dockerd's --ip
+    host_firewall: bool = False  # the host's input rules decide who reaches published ports
     ipv6: bool = False
     fixed_cidr_v6: str = ""
     dns: tuple[str, ...] = ()

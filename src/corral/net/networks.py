@@ -18,6 +18,8 @@ from ipaddress import ip_address
 from typing import TypeVar
 
 from corral.errors import CorralError
+from corral.net import reach, survey
+from corral.net.admission import Admission
 from corral.net.core import Core, Live
 from corral.net.dns import Dns
 from corral.net.drivers import PREDEFINED
@@ -79,6 +81,7 @@ class Networks:
         self._healing: asyncio.Task[None] | None = None
         self._damaged = False
         self._refusals: Refusals | None = None
+        self._admission: Admission | None = None
         self.on_refusal: Callable[[str, Refusal], None] = lambda container_id, refusal: None
 
     @property
@@ -102,6 +105,8 @@ class Networks:
         if self._settings.packet_filter:
             self._watch = Watch(self._settings.table, self.core.lists.filter.table)
             self._listen()
+            if self._settings.host_firewall:
+                self._admit_packets()
         await self._do(functools.partial(self.core.open, live, egress_lists or {}))
         if self._watch is not None:
             self._watch.learn()
@@ -120,6 +125,16 @@ class Networks:
         self.core.lists.filter.group = self._refusals.group
         asyncio.get_running_loop().add_reader(self._refusals.fileno(), self._refused)
 
+    def _admit_packets(self) -> None:
+        """Send on what the host's firewall has accepted."""
+        try:
+            self._admission = Admission()
+        except OSError as error:
+            _log.warning("connections to published ports will take a second to begin: %s", error)
+            return
+        self.core.filter.group = self._admission.group
+        asyncio.get_running_loop().add_reader(self._admission.fileno(), self._admission.work)
+
     def _refused(self) -> None:
         assert self._refusals is not None
         for refusal in self._refusals.read():
@@ -134,9 +149,10 @@ class Networks:
         if self._watch is not None:
             asyncio.get_running_loop().remove_reader(self._watch.fileno())
             self._watch.close()
-        if self._refusals is not None:
-            asyncio.get_running_loop().remove_reader(self._refusals.fileno())
-            self._refusals.close()
+        for listening in (self._refusals, self._admission):
+            if listening is not None:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+                listening.close()
         for timer in (self._sweep, self._heal):
             if timer is not None:
                 timer.cancel()
@@ -272,7 +288,7 @@ class Networks:
         def work() -> tuple[str, ...]:
             removed = []
             for record in self.core.registry.all():
-                if record.name in PREDEFINED or keep(record) or self.core.view(record).endpoints:
+                if record.name in PREDEFINED or record.config_only or keep(record) or self.core.view(record).endpoints:
                     continue
                 removed.append(self.core.remove(record.id).name)
             return tuple(removed)
@@ -340,6 +356,18 @@ class Networks:
     async def all_traffic(self) -> dict[str, Traffic]:
         """The same of every container that is on a network, by id."""
         return await self._do(self.core.all_traffic)
+
+    async def reach(
+        self, proto: str, port: int, host: str, client: reach.Client
+    ) -> Sequence[tuple[reach.Way, Sequence[reach.Reach]]]:
+        """Who can reach a port of the host, for each container's that is published as it; none: it is not."""
+
+        def work() -> Sequence[tuple[reach.Way, Sequence[reach.Reach]]]:
+            found = survey.ways(self.core, proto, port, host)
+            around = survey.situation(self.core, self._settings, self._nft) if found else None
+            return [(way, reach.of(way, around, client)) for way in found] if around else []
+
+        return await self._do(work)
 
     def resolved(self, container_id: str) -> tuple[tuple[str, str, str, int], ...]:
         """(name, address, service, seconds left) of what names stand for in a container's egress list."""

@@ -19,6 +19,7 @@ _TABLE_NAME, _TABLE_FLAGS, _OWNED, _PERSISTENT = 1, 2, 0x2, 0x4
 _NFTABLES = 10
 _FAMILIES = {"inet": 1, "bridge": 7}
 _ACK_S = 5.0
+_OUTPUT_HANDLE, _OUTPUT_JSON = 1 << 3, 1 << 4
 _FD_SETSIZE = 1024  # the library waits with select(2), and the C library aborts a process that passes this limit
 
 
@@ -52,6 +53,7 @@ class Nft:
         library.nft_ctx_new.restype = ctypes.c_void_p
         library.nft_ctx_free.argtypes = (ctypes.c_void_p,)
         library.nft_run_cmd_from_buffer.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+        library.nft_ctx_output_set_flags.argtypes = (ctypes.c_void_p, ctypes.c_uint)
         for name in ("output", "error"):
             getattr(library, f"nft_ctx_buffer_{name}").argtypes = (ctypes.c_void_p,)
             getter = getattr(library, f"nft_ctx_get_{name}_buffer")
@@ -76,6 +78,17 @@ class Nft:
         if failed:
             raise NftError(complaint.decode(errors="replace").strip())
         return printed.decode(errors="replace")
+
+    def listing(self) -> tuple[str, str]:
+        """The whole rule set of the machine: as JSON (empty if the library has none), and for people, with handles."""
+        found = []
+        for flags in (_OUTPUT_JSON, _OUTPUT_HANDLE):
+            self._library.nft_ctx_output_set_flags(self._context, flags)
+            try:
+                found.append(self.run("list ruleset"))
+            finally:
+                self._library.nft_ctx_output_set_flags(self._context, 0)
+        return found[0], found[1]
 
     def own(self, family: str, table: str) -> bool:
         """Make a table that nobody but us can change or flush, and that stays when we end, or take it over.

@@ -18,7 +18,6 @@ from corral.net.model import PortBinding
 from corral.net.ports import Target
 
 _KINDS = {"tcp": (socket.SOCK_STREAM, 0), "udp": (socket.SOCK_DGRAM, 0), "sctp": (socket.SOCK_STREAM, 132)}
-_UNSUPPORTED = (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EAFNOSUPPORT)
 
 
 class PortTaken(errors.System):
@@ -27,7 +26,7 @@ class PortTaken(errors.System):
 
 @dataclass(frozen=True, slots=True)
 class HeldPort:
-    """A binding with its final host port, and the socket that holds it (None: the kernel has no such protocol)."""
+    """A binding with its final host port, and the socket that holds it (None: somebody else has the port by now)."""
 
     binding: PortBinding
     target: Target
@@ -50,10 +49,9 @@ def ephemeral_range() -> tuple[int, int]:
 class Publisher:
     """All host ports that this daemon holds.  Used by one thread."""
 
-    def __init__(self, *, proxied: bool, default_host_ip: str = "") -> None:
+    def __init__(self, *, proxied: bool) -> None:
         """`proxied`: someone accepts on the sockets; otherwise they hold the port and nothing more."""
         self._proxied = proxied
-        self._default_host_ip = default_host_ip
         self._ipv6 = host_has_ipv6()
         self._ephemeral = ephemeral_range()
         self._cursor = self._ephemeral[0]
@@ -69,10 +67,7 @@ class Publisher:
         held: list[HeldPort] = []
         try:
             for binding in bindings:
-                checked = ports.check(binding)
-                if not checked.host_ip and self._default_host_ip not in ("", "0.0.0.0"):
-                    checked = replace(checked, host_ip=self._default_host_ip)
-                held.append(self._hold_one(checked, target))
+                held.append(self._hold_one(ports.check(binding), target))
         except BaseException:
             self.release(held)
             raise
@@ -116,20 +111,12 @@ class Publisher:
             f"failed to bind host port for {ports.describe(binding, target)}: {reason[:1].lower()}{reason[1:]}"
         )
 
-    def _bind(self, binding: PortBinding) -> socket.socket | None:
+    def _bind(self, binding: PortBinding) -> socket.socket:
         kind, protocol = _KINDS[binding.proto]
         every = not binding.host_ip
         six = ":" in binding.host_ip or (every and self._ipv6)
         family = socket.AF_INET6 if six else socket.AF_INET
-        try:
-            found = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
-        except OSError as error:
-            if error.errno in _UNSUPPORTED:
-                # The map elements still work for what passes through; `_held` alone tells our own conflicts.
-                if (binding.proto, binding.host_ip, binding.host_port) in self._held:
-                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from error
-                return None
-            raise
+        found = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
         try:
             if six:
                 found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if every else 1)

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import msgspec
 
-from corral.net import addresses, drivers, ipam, parents
+from corral.net import addresses, drivers, ipam, parents, templates
 from corral.net.model import (
     AmbiguousNetwork,
     EndpointRequest,
@@ -134,36 +134,33 @@ class Registry:
         drivers.check_spec(spec)
         if spec.name in self._by_name:
             raise NetworkNameTaken(spec.name)
-        used = [ip_network(pool.subnet) for record in self._records.values() for pool in record.pools]
+        if spec.config_only:
+            return msgspec.structs.replace(_record(spec, spec.pools), driver="null", config_only=True)
+        if spec.config_from:
+            spec = templates.filled(spec, self._template(spec.config_from))
+            drivers.check_spec(spec)
+        live = [record for record in self._records.values() if not record.config_only]
+        used = [ip_network(pool.subnet) for record in live for pool in record.pools]
         pools = drivers.choose_pools(spec, self._settings.pools, used, foreign, os.urandom(8))
-        network_id = new_id()
+        planned = _record(spec, pools)
         bridge = parent = ""
         if spec.driver == "bridge":
-            bridge = spec.options.get(drivers.BRIDGE_NAME) or f"br-{network_id[:12]}"
+            bridge = spec.options.get(drivers.BRIDGE_NAME) or f"br-{planned.id[:12]}"
             if any(record.bridge == bridge for record in self._records.values()):
                 raise InvalidNetwork(f"networks have same bridge name: {bridge}")
         else:
-            parent = spec.options.get(parents.PARENT) or f"dm-{network_id[:12]}"
+            parent = spec.options.get(parents.PARENT) or f"dm-{planned.id[:12]}"
             for other in self._records.values():
                 if other.parent == parent:
                     raise parents.ParentInUse(other)
-        return NetworkRecord(
-            network_id,
-            spec.name,
-            spec.driver,
-            now(),
-            internal=spec.internal or (bool(parent) and not spec.options.get(parents.PARENT)),
-            attachable=spec.attachable,
-            ipv4=spec.ipv4,
-            ipv6=spec.ipv6,
-            pools=pools,
-            ipam_driver=spec.ipam_driver,
-            ipam_options=spec.ipam_options,
-            options=spec.options,
-            labels=spec.labels,
-            bridge=bridge,
-            parent=parent,
-        )
+        internal = spec.internal or (bool(parent) and not spec.options.get(parents.PARENT))
+        return msgspec.structs.replace(planned, internal=internal, bridge=bridge, parent=parent)
+
+    def _template(self, name: str) -> NetworkRecord:
+        found = self._records.get(self._by_name.get(name, ""))
+        if found is None or not found.config_only:
+            raise templates.TemplateMissing(name)
+        return found
 
     def add(self, record: NetworkRecord) -> None:
         """Keep a planned network."""
@@ -242,6 +239,25 @@ class Registry:
     def pool_of(record: NetworkRecord, address: str) -> PoolRecord:
         """The pool that contains one of the network's addresses."""
         return next(pool for pool in record.pools if ip_address(address) in ip_network(pool.subnet))
+
+
+def _record(spec: NetworkSpec, pools: tuple[PoolRecord, ...]) -> NetworkRecord:
+    return NetworkRecord(
+        new_id(),
+        spec.name,
+        spec.driver,
+        now(),
+        internal=spec.internal,
+        attachable=spec.attachable,
+        ipv4=spec.ipv4,
+        ipv6=spec.ipv6,
+        pools=pools,
+        ipam_driver=spec.ipam_driver,
+        ipam_options=spec.ipam_options,
+        options=spec.options,
+        labels=spec.labels,
+        config_from=spec.config_from,
+    )
 
 
 def parse_address(text: str, family: int) -> IPv4Address | IPv6Address:

@@ -25,25 +25,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 
-from corral.net.model import Endpoint, NetworkRecord, PortBinding
+from corral.net import screen
+from corral.net.model import Element, Endpoint, NetworkRecord, PortBinding
 from corral.net.ports import PROTOCOLS, Target
 
 MARK = 0x00400000
 
 OPTION = "com.docker.network.bridge."
-
-
-@dataclass(frozen=True, slots=True)
-class Element:
-    """One element of a set or map of `family TABLE`; `value` is "" in a set."""
-
-    family: str
-    set: str
-    key: str
-    value: str = ""
+HOST_BINDING = OPTION + "host_binding_ipv4"
 
 
 _INET = """
@@ -82,8 +73,7 @@ add chain inet {t} allow
 add rule inet {t} guard iifname @bridges ip daddr 127.0.0.0/8 drop
 add rule inet {t} guard iifname @bridges ip saddr 127.0.0.0/8 drop
 add rule inet {t} prerouting ip daddr 127.0.0.0/8 return
-{own}add rule inet {t} prerouting fib daddr type local jump ports
-add rule inet {t} output fib daddr type local jump ports
+{own}add rule inet {t} output fib daddr type local jump ports
 add rule inet {t} ports dnat ip to ip daddr . meta l4proto . th dport map @port4at
 add rule inet {t} ports dnat ip to meta l4proto . th dport map @port4
 add rule inet {t} ports dnat ip6 to ip6 daddr . meta l4proto . th dport map @port6at
@@ -158,19 +148,26 @@ def remove(table: str) -> str:
     return "".join(f"add table {family} {table}\ndelete table {family} {table}\n" for family in FAMILIES)
 
 
+# The last rule of `prerouting`, unless `screen` has others.
+_ENTRY = "add rule inet {t} prerouting fib daddr type local jump ports\n"
+
 Counts = Mapping[tuple[str, str], tuple[int, int]]  # (set, key) to (packets, bytes)
 
 
-def install(table: str, elements: Iterable[Element], *, mark: bool, proxied: bool, counts: Counts) -> str:
+def install(
+    table: str, elements: Iterable[Element], *, mark: bool, proxied: bool, screening: str | None, counts: Counts
+) -> str:
     """Commands that replace whatever our tables hold, in one transaction.
 
-    `mark`: see the module; `proxied`: a proxy listens on published ports; `counts`: what was counted so far.
+    `mark`: see the module; `proxied`: a proxy listens on published ports; `screening`: see `screen.skeleton`, None
+    where ports are for everybody; `counts`: what was counted so far.
     """
     own = _OWN_BY_PROXY.format(t=table) if proxied else ""
     text = remove(table) + (_INET + _BRIDGE).format(
         t=table, own=own, mark=f"meta mark set meta mark or {MARK} " if mark else ""
     )
     text += "".join(_COUNT.format(t=table, p=protocol) for protocol in PROTOCOLS)
+    text += _ENTRY.format(t=table) if screening is None else screening + screen.entry(table)
     return text + change("add", table, elements, counts)
 
 
