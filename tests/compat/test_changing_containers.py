@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.daemon import IMAGE, Daemon
@@ -21,25 +23,29 @@ def _rest(raw: socket.socket) -> bytes:
     return data
 
 
-def _large(daemon: Daemon) -> str:
-    """A container that has ended, whose export does not fit into a socket."""
-    container = daemon.start("sh", "-c", "head -c 8000000 /dev/urandom > /large")
+def _large(daemon: Daemon, then: str = "true") -> str:
+    """A container that has ended, whose export does not fit into a socket; started again, it does something else."""
+    container = daemon.start("sh", "-c", f"test -e /large && {then}; head -c 8000000 /dev/urandom > /large")
     until(lambda: not daemon.state(container)["Running"])
     return container
 
 
-def test_removed_while_an_export_waits(daemon: Daemon) -> None:
-    container = _large(daemon)
-    with daemon.raw() as first, daemon.raw() as removing, daemon.raw() as second:
+@contextlib.contextmanager
+def _export_after(daemon: Daemon, container: str, change: str) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A change and then an export, both asked for while another export has the file system; now it is their turn."""
+    with daemon.raw() as first, daemon.raw() as changing, daemon.raw() as second:
         _ask(first, f"GET /containers/{container}/export")
         assert first.recv(1, socket.MSG_PEEK)
-        for raw, line in (
-            (removing, f"DELETE /containers/{container}"),
-            (second, f"GET /containers/{container}/export"),
-        ):
+        for raw, line in ((changing, change), (second, f"GET /containers/{container}/export")):
             _ask(raw, line)
             assert daemon.get("/_ping").status == 200  # by now it waits for its turn
         first.close()
+        yield changing, second
+
+
+def test_removed_while_an_export_waits(daemon: Daemon) -> None:
+    container = _large(daemon)
+    with _export_after(daemon, container, f"DELETE /containers/{container}") as (removing, second):
         assert _rest(removing).startswith(b"HTTP/1.1 204 ")
         answer = _rest(second)
         assert answer.startswith(b"HTTP/1.1 404 ")
@@ -49,20 +55,12 @@ def test_removed_while_an_export_waits(daemon: Daemon) -> None:
 
 def test_started_while_an_export_waits(daemon: Daemon) -> None:
     """Its layer must not be mounted a second time under the running container."""
-    container = _large(daemon)
-    with daemon.raw() as first, daemon.raw() as starting, daemon.raw() as second:
-        _ask(first, f"GET /containers/{container}/export")
-        assert first.recv(1, socket.MSG_PEEK)
-        for raw, line in (
-            (starting, f"POST /containers/{container}/start"),
-            (second, f"GET /containers/{container}/export"),
-        ):
-            _ask(raw, line)
-            assert daemon.get("/_ping").status == 200
-        first.close()
+    container = _large(daemon, "sleep 600")
+    with _export_after(daemon, container, f"POST /containers/{container}/start") as (starting, second):
         assert _rest(starting).startswith(b"HTTP/1.1 204 ")
+        assert second.recv(1, socket.MSG_PEEK)
+        assert os.listdir(os.path.join(daemon.exec_root, "held")) == []
         assert _rest(second).startswith(b"HTTP/1.1 200 ")
-    assert os.listdir(os.path.join(daemon.exec_root, "held")) == []
 
 
 def test_removed_while_a_client_reads_the_past(daemon: Daemon) -> None:

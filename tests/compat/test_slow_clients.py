@@ -28,11 +28,8 @@ _BODY = "Expect: 100-continue\r\nContent-Length: 5000000\r\n"
 )
 def test_many_that_stand_still(daemon: Daemon, line: str, headers: str) -> None:
     """Each has had the first bytes of its answer, and neither reads nor writes any more."""
-    container = daemon.start(
-        "sh",
-        "-c",
-        "head -c 30000000 /dev/urandom > /large; head -c 2000000 /dev/zero | tr '\\0' x | fold -w 99; echo; echo end; sleep 600",
-    )
+    much = "head -c 30000000 /dev/urandom > /large; head -c 2000000 /dev/zero | tr '\\0' x | fold -w 99"
+    container = daemon.start("sh", "-c", f"{much}; echo; echo end; sleep 600")
     until(lambda: daemon.output("logs", "--tail", "1", container) == "end")
     before = len(daemon.descriptors())
     with contextlib.ExitStack() as stack:
