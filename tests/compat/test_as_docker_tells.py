@@ -140,3 +140,22 @@ def test_users_that_the_image_does_not_have(engine: Engine) -> None:
     told = engine.docker("exec", "-u", "nobody-here", container, "true")
     assert (told.returncode, told.stdout.strip()) == (126, text)
     assert engine.docker("exec", "-w", "/nowhere", container, "true").returncode == 127
+
+
+def test_a_network_by_its_id(engine: Engine) -> None:
+    network = engine.output("network", "create", "named")
+    try:
+        container = engine.output("run", "-d", "--network", network, IMAGE, "sleep", "60")
+        for value in ("named", network):
+            assert engine.output("ps", "-q", "--no-trunc", "--filter", f"network={value}") == container
+        assert "already exists in network named" in engine.docker("network", "connect", "named", container).stderr
+        engine.output("network", "disconnect", "named", container)
+        assert engine.inspect(container)["NetworkSettings"]["Networks"] == {}
+        engine.output("network", "connect", network, container)
+        assert list(engine.inspect(container)["NetworkSettings"]["Networks"]) == ["named"]
+        for version, own in (("1.44", [container[:12]]), ("1.45", [])):
+            shown = engine.get(f"/v{version}/containers/{container}/json").json()["NetworkSettings"]["Networks"]
+            assert (shown["named"]["Aliases"] or []) == own
+        engine.output("rm", "-f", container)
+    finally:
+        engine.output("network", "rm", "named")

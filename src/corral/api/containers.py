@@ -79,8 +79,20 @@ async def inspect_(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/json"""
     live = services.containers.get(request.params["name"])
     if request.query.flag("size"):
-        return http.json(await asyncio.to_thread(inspect.container, services.engine, live, size=True))
-    return http.json(inspect.container(services.engine, live))
+        shown = await asyncio.to_thread(inspect.container, services.engine, live, size=True)
+    else:
+        shown = inspect.container(services.engine, live)
+    if request.version < (1, 45):
+        _add_own_aliases(live, shown["NetworkSettings"]["Networks"])
+    return http.json(shown)
+
+
+def _add_own_aliases(live: Live, networks: dict[str, Any]) -> None:
+    """Before 1.45 the names that a container has by itself on a user's network were among its aliases."""
+    for name, shown in networks.items():
+        if name not in ("bridge", "host", "none"):
+            own = (live.id[:12], live.record.config.hostname)
+            shown["Aliases"] = list(dict.fromkeys([*(shown["Aliases"] or ()), *filter(None, own)]))
 
 
 async def start(services: Services, request: Request) -> Answer:

@@ -111,6 +111,7 @@ def _image_ids(engine: Engine, ref: str) -> set[str]:
 
 def _on_network(live: Live, wanted: list[str]) -> bool:
     names = set(live.record.networks) | {asked.network_id for asked in live.record.networks.values()}
+    names |= {endpoint.network_name for endpoint in live.record.endpoints}
     return any(value in names or any(name.startswith(value) for name in names if len(name) == 64) for value in wanted)
 
 
