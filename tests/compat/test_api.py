@@ -117,7 +117,7 @@ def body(**more: object) -> dict[str, object]:
         (body(HostConfig={"Mounts": [{"Type": "bind", "Source": "/no/such", "Target": "/x"}]}), 400,
          "bind source path does not exist: /no/such"),
         (body(HostConfig={"Mounts": [{"Type": "wrong", "Source": "/tmp", "Target": "/x"}]}), 400, "mount type unknown"),
-        (body(HostConfig={"NetworkMode": "container:nobody"}), 404, "No such container: nobody"),
+        (body(HostConfig={"NetworkMode": "container:nobody"}), 400, "No such container: nobody"),
         (body(HostConfig={"Runtime": "nothing"}), 400, "unknown or invalid runtime name: nothing"),
         (body(HostConfig={"RestartPolicy": {"Name": "sometimes"}}), 400, "invalid restart policy"),
         (body(HostConfig={"CapAdd": ["FLY"]}), 400, "FLY"),
@@ -220,7 +220,7 @@ def test_pipelined_requests_and_keep_alive(engine: Engine) -> None:
         data = b""
         while piece := raw.recv(65536):
             data += piece
-        assert data.count(b"OK") == 2
+        assert data.count(b"\r\n\r\nOK") == 2
 
 
 def test_http_1_0(engine: Engine) -> None:

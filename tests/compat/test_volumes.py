@@ -74,7 +74,7 @@ def test_image_mounts(engine: Engine) -> None:
     assert run(engine, "--mount", f"{mount},image-subpath=etc/group", IMAGE, "head", "-n1", "/other") == "root:x:0:"
     absent = {"Type": "image", "Source": "corral.test/nothing", "Target": "/x"}
     reply = engine.post("/containers/create", {"Image": IMAGE, "HostConfig": {"Mounts": [absent]}})
-    assert (reply.status, reply.message) == (404, "No such image: corral.test/nothing:latest")
+    assert (reply.status, reply.message) == (400, "No such image: corral.test/nothing:latest")
 
 
 def test_image_mount_keeps_the_image(engine: Engine) -> None:
@@ -235,7 +235,7 @@ def test_unknown_drivers(engine: Engine) -> None:
     assert text in engine.docker("volume", "create", "-d", "nothing", "never-made").stderr
     body = {"Image": IMAGE, "HostConfig": {"Binds": ["never-made:/x"], "VolumeDriver": "nothing"}}
     reply = engine.post("/containers/create", body)
-    assert (reply.status, reply.message) == (404, text)
+    assert (reply.status, reply.message) == (400, text)
     assert engine.get("/volumes/never-made").status == 404
 
 

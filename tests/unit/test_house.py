@@ -194,7 +194,7 @@ SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")  # all ans
 def test_every_operation_is_exercised_against_a_real_daemon() -> None:
     folder = Path(__file__).parents[1]
     text = "".join(path.read_text() for kind in ("compat", "integration") for path in (folder / kind).glob("*.py"))
-    offered = {f"{route.method} {route.pattern}" for route in ROUTES if route.pattern[1:] not in SWARM}
+    offered = {f"{route.method} {route.pattern}" for route in ROUTES if route.pattern.split("/")[1] not in SWARM}
     assert offered - EXERCISED.keys() == set(), "name a test of it"
     assert EXERCISED.keys() - offered == set()
     assert [operation for operation, pattern in EXERCISED.items() if not re.search(pattern, text)] == []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import os
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import msgspec
@@ -11,6 +14,7 @@ import msgspec
 from corral.api import http, streams
 from corral.api.http import Answer, BadQuery, Query, Request, Response, Stream, Taken
 from corral.api.services import Services
+from corral.api.versions import Version
 from corral.engine import attach, changes, copy, egress, inspect, listing, logs, processes, stats, traffic
 from corral.engine.detach import detach_keys
 from corral.engine.live import Client, Live
@@ -41,10 +45,21 @@ async def create(services: Services, request: Request) -> Answer:
     body = await request.json(CreateRequest, default=_no_body)
     if request.version < (1, 30) and body.host_config is not None:
         body.host_config.mounts = None
+    if request.version < (1, 41):
+        _shared_namespaces(services, request.version, body)
     if request.version < (1, 44) and body.host_config is not None:
         _shallow_read_only(body.host_config)
     made = await services.containers.create(body, request.query.text("name"), request.query.text("platform"))
     return http.json({"Id": made.id, "Warnings": made.warnings}, 201)
+
+
+def _shared_namespaces(services: Services, version: Version, body: CreateRequest) -> None:
+    """What was shared by default before private namespaces were: memory with those who ask, and version 1 cgroups."""
+    body.host_config = host = body.host_config or HostConfig()
+    if version < (1, 40):
+        host.ipc_mode = host.ipc_mode or "shareable"
+    if services.engine.facts.cgroup_version == 1:
+        host.cgroupns_mode = host.cgroupns_mode or "host"
 
 
 def _shallow_read_only(host: HostConfig) -> None:
@@ -64,8 +79,20 @@ async def inspect_(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/json"""
     live = services.containers.get(request.params["name"])
     if request.query.flag("size"):
-        return http.json(await asyncio.to_thread(inspect.container, services.engine, live, size=True))
-    return http.json(inspect.container(services.engine, live))
+        shown = await asyncio.to_thread(inspect.container, services.engine, live, size=True)
+    else:
+        shown = inspect.container(services.engine, live)
+    if request.version < (1, 45):
+        _add_own_aliases(live, shown["NetworkSettings"]["Networks"])
+    return http.json(shown)
+
+
+def _add_own_aliases(live: Live, networks: dict[str, Any]) -> None:
+    """Before 1.45 the names that a container has by itself on a user's network were among its aliases."""
+    for name, shown in networks.items():
+        if name not in ("bridge", "host", "none"):
+            own = (live.id[:12], live.record.config.hostname)
+            shown["Aliases"] = list(dict.fromkeys([*(shown["Aliases"] or ()), *filter(None, own)]))
 
 
 async def start(services: Services, request: Request) -> Answer:
@@ -213,30 +240,41 @@ async def attach_(services: Services, request: Request) -> Answer:
     keys = detach_keys(query.text("detachKeys"))
     outputs = [name for name in ("stdout", "stderr") if query.flag(name)]
     tty = live.record.config.tty
-    past = b""
+    past: AsyncGenerator[bytes, None] | None = None
     if query.flag("logs"):
         wanted = logs.Wanted("stdout" in outputs, "stderr" in outputs, framed=not tty)
-        past = b"".join([piece async for piece in logs.read(services.engine, live, wanted)])
+        past = logs.read(services.engine, live, wanted)
+    first = await anext(past, b"") if past is not None else b""  # a log that cannot be read is told as an error
     taken = await request.hijack(stream_type(request, tty))
-    if past:
-        await asyncio.to_thread(_write_all, taken.fd, past)
     client = Client(
         taken.fd, attach.stdin_client(live, query.flag("stdin")), outputs, keys if tty else b"", taken.initial
     )
+    if past is not None and not await _sent(client, first, past):
+        return Taken()
     if not query.flag("stream"):
+        services.engine.publish(live, "attach")
         client.close()
         return Taken()
     await attach.attach(services.engine, live, client)
     return Taken()
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    import os
-
-    os.set_blocking(fd, True)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+async def _sent(client: Client, first: bytes, rest: AsyncGenerator[bytes, None]) -> bool:
+    """Write the past output as fast as the client reads it; False when it has gone away, and is closed."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(fileno=os.dup(client.fd)) as connection:
+        connection.setblocking(False)
+        try:
+            async with contextlib.aclosing(rest):
+                await loop.sock_sendall(connection, first)
+                async for piece in rest:
+                    await loop.sock_sendall(connection, piece)
+        except BaseException as error:
+            client.close()
+            if isinstance(error, OSError):
+                return False
+            raise
+    return True
 
 
 def stream_type(request: Request, tty: bool) -> str:
@@ -306,7 +344,9 @@ async def _stats(services: Services, live: Live) -> AsyncIterator[bytes]:
 async def top(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/top"""
     live = services.containers.get(request.params["name"])
-    return http.json(await processes.top(live, request.query.text("ps_args") or "-ef"))
+    shown = await processes.top(live, request.query.text("ps_args") or "-ef")
+    services.engine.publish(live, "top")
+    return http.json(shown)
 
 
 async def changes_(services: Services, request: Request) -> Answer:
@@ -320,12 +360,22 @@ async def changes_(services: Services, request: Request) -> Answer:
 async def export(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/export"""
     live = services.containers.get(request.params["name"])
-    return Stream(copy.export(services.engine, live), "application/octet-stream")
+    parts = copy.export(services.engine, live)
+    return Stream(_after(await anext(parts), parts), "application/octet-stream")
+
+
+async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """A stream whose first piece has come, so that what was wrong could still be answered."""
+    async with contextlib.aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
 
 
 async def archive_head(services: Services, request: Request) -> Answer:
     """HEAD /containers/{name}/archive"""
-    archive = copy.Archive(services.engine, services.containers.get(request.params["name"]), _path(request.query))
+    ref = request.params["name"]
+    archive = copy.Archive(services.engine, services.containers.get(ref), ref, _path(request.query))
     await archive.open()
     await archive.close()
     return Response(200, headers=(("X-Docker-Container-Path-Stat", copy.stat_header(archive.stat)),))
@@ -333,7 +383,8 @@ async def archive_head(services: Services, request: Request) -> Answer:
 
 async def archive_get(services: Services, request: Request) -> Answer:
     """GET /containers/{name}/archive"""
-    archive = copy.Archive(services.engine, services.containers.get(request.params["name"]), _path(request.query))
+    ref = request.params["name"]
+    archive = copy.Archive(services.engine, services.containers.get(ref), ref, _path(request.query))
     await archive.open()
     header = ("X-Docker-Container-Path-Stat", copy.stat_header(archive.stat))
     return Stream(archive.read(), "application/x-tar", headers=(header,))
@@ -345,6 +396,7 @@ async def archive_put(services: Services, request: Request) -> Answer:
     await copy.extract(
         services.engine,
         live,
+        request.params["name"],
         _path(request.query),
         request.stream(),
         keep_kind=request.query.flag("noOverwriteDirNonDir"),

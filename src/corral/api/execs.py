@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from corral.api import http
@@ -39,7 +40,8 @@ async def start(services: Services, request: Request) -> Answer:
     except CorralError as error:
         # The connection has left HTTP: the text goes where the output would have gone, as in Docker.
         text = f"{error}\r\n".encode()
-        os.write(client.fd, text if wanted.tty else frame(STDOUT, text))
+        with contextlib.suppress(OSError):  # it has gone away
+            os.write(client.fd, text if wanted.tty else frame(STDOUT, text))
     finally:
         client.close()
     return Taken()

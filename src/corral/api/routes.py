@@ -127,7 +127,8 @@ ROUTES = (
     Route("DELETE", "/vault/{name}", vault.remove),
     # swarm: not in one
     *(
-        Route("GET", f"/{kind}", system.unsupported_swarm)
+        Route(method, f"/{kind}{rest}", system.unsupported_swarm)
         for kind in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
+        for method, rest in (("GET", ""), ("GET", "/{name*}"), ("POST", "/{name*}"), ("DELETE", "/{name*}"))
     ),
 )

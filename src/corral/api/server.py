@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from urllib.parse import parse_qs, unquote
 
 import h11
@@ -241,7 +242,7 @@ class Connection(asyncio.Protocol):
             headers.append(("Content-Type", answer.content_type))
         if answer.status not in (204, 304):
             headers.append(("Content-Length", str(len(answer.body))))
-        data = self._http.send(h11.Response(status_code=answer.status, headers=headers)) or b""
+        data = self._http.send(_head(answer.status, headers)) or b""
         if answer.body and not self._head_only and answer.status not in (204, 304):
             data += self._http.send(h11.Data(data=answer.body)) or b""
         data += self._http.send(h11.EndOfMessage()) or b""
@@ -253,7 +254,7 @@ class Connection(asyncio.Protocol):
         headers = [*self._common_headers(), *answer.headers, ("Content-Type", answer.content_type)]
         self._streaming = True
         try:
-            self._write(h11.Response(status_code=answer.status, headers=headers))
+            self._write(_head(answer.status, headers))
             async for part in answer.parts:
                 if part:
                     self._write(h11.Data(data=part))
@@ -298,6 +299,11 @@ class _Relay:
         finally:
             self._transport.close()
             writer.close()
+
+
+def _head(status: int, headers: list[tuple[str, str]]) -> h11.Response:
+    """The head of an answer, with the reason phrase that clients put into their messages."""
+    return h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase)
 
 
 class _RelayProtocol(asyncio.Protocol):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from corral.api import http, streams, versions
-from corral.api.http import Answer, Request, Response, Stream
+from corral.api.http import Answer, BadQuery, Request, Response, Stream
 from corral.api.services import Services
 from corral.engine import filters as matching
 from corral.engine import listing, system
@@ -53,6 +53,8 @@ async def events(services: Services, request: Request) -> Answer:
     matching.check_names(filters, _EVENT_FILTERS)
     since = listing.time_ns(query.text("since")) if query.text("since") else None
     until = listing.time_ns(query.text("until")) if query.text("until") else None
+    if since is not None and until is not None and since > until:
+        raise BadQuery(f"`since` time ({query.text('since')}) cannot be after `until` time ({query.text('until')})")
     return Stream(_events(services, filters, since, until))
 
 
@@ -118,7 +120,9 @@ def _matches(event: dict[str, Any], filters: matching.Filters) -> bool:
 
 
 async def unsupported_swarm(services: Services, request: Request) -> Answer:
-    """Everything of a swarm, while this daemon is in none."""
+    """Everything of a swarm: this daemon is in none, and cannot make or join one."""
+    if request.path in ("/swarm/init", "/swarm/join"):
+        return http.json({"message": "swarm mode is not supported"}, 501)
     text = (
         'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node '
         "to swarm and try again."

@@ -25,6 +25,9 @@ async def attach(engine: Engine, live: Live, client: Client) -> None:
         finally:
             client.close()
         return
+    if engine.index.find(live.id) is not live:  # removed while the connection changed protocol
+        client.close()
+        return
     live.early_clients.append(client)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from corral.engine.context import Engine
 from corral.engine.live import Live
-from corral.engine.record import save
+from corral.engine.record import Container, save
 from corral.engine.start import network_event, request_of, write_host_files
 from corral.errors import Conflict, Forbidden
 from corral.wire.containers import EndpointSettings
@@ -36,7 +36,7 @@ async def connect(engine: Engine, ref: str, container: str, settings: EndpointSe
     _check_mode(live, name)
     async with live.lock:
         record = live.record
-        if name in record.networks:
+        if _key(record, name, view.record.id) is not None:
             raise AlreadyConnected(record.name, name)
         request = request_of(engine, live, name, settings)
         if not live.has_process:
@@ -54,6 +54,7 @@ async def connect(engine: Engine, ref: str, container: str, settings: EndpointSe
             record.endpoints = list(attachment.endpoints)
             record.ports = list(attachment.ports)
             write_host_files(engine, live, attachment)  # another address, and perhaps another name server
+        settings.network_id = view.record.id
         record.networks[name] = settings
         await engine.commit(save(record))
     network_event(engine, view.record.id, name, record.id, "connect", view.record.driver)
@@ -66,16 +67,25 @@ async def disconnect(engine: Engine, ref: str, container: str) -> None:
     name = view.record.name
     async with live.lock:
         record = live.record
-        if name not in record.networks:
+        key = _key(record, name, view.record.id)
+        if key is None:
             raise NotConnected(record.id, name, runs=live.has_process)
         if live.has_process:
             attachment = await engine.networks.disconnect(record.id, name)
             record.endpoints = list(attachment.endpoints)
             record.ports = list(attachment.ports)
             write_host_files(engine, live, attachment)  # another address, and perhaps another name server
-        del record.networks[name]
+        del record.networks[key]
         await engine.commit(save(record))
     network_event(engine, view.record.id, name, record.id, "disconnect", view.record.driver)
+
+
+def _key(record: Container, name: str, network_id: str) -> str | None:
+    """What the record calls a network that the container is on: as its client did, by name or id."""
+    for key, asked in record.networks.items():
+        if key in (name, network_id) or asked.network_id == network_id:
+            return key
+    return None
 
 
 def _check_mode(live: Live, network: str) -> None:

@@ -183,7 +183,7 @@ class Containers:
         live = self.get(ref)
         signal = signals.parse(signal_name or "SIGKILL")
         await self._moment(live)
-        lifecycle.check("kill", live.record.state.status, live.id)
+        lifecycle.check("kill", live.record.state.status, live.id, ref)
         stop_signal = signals.parse(live.record.config.stop_signal or "SIGTERM")
         if signal in (_SIGKILL, stop_signal):
             await self._mark_stopped(live)
@@ -372,6 +372,7 @@ class Containers:
         live = self.get(ref)
         lifecycle.check("resize", live.record.state.status, live.id)
         await self._control(live, "resize", exec="", rows=rows, columns=columns)
+        self._engine.publish(live, "resize", height=str(rows), width=str(columns))
 
     async def update(self, ref: str, wanted: UpdateRequest) -> list[str]:
         """Change limits and restart policy, live where it runs; returns warnings."""
@@ -391,7 +392,8 @@ class Containers:
                 await publishing.change(self._engine, live, wanted, undo)
                 await egress.change(self._engine, live, wanted, undo)
                 if live.has_process and live.task is not None:
-                    await live.task.request("update", resources=spec.limits(live.record))
+                    with contextlib.suppress(ShimGone):  # it has just ended: the limits are for the next start
+                        await live.task.request("update", resources=spec.limits(live.record))
                 await self._engine.commit(save(live.record))
             except Failure as failure:
                 _restore(live, before, before_config)

@@ -14,7 +14,7 @@ import posixpath
 import queue
 import stat
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from corral.engine import filesystem
 from corral.engine.context import Engine
 from corral.engine.live import Live
 from corral.errors import Forbidden, InvalidParameter, NotFound
+from corral.image.bridge import own_thread
 from corral.linux import credentials, files
 from corral.runtime import users
 from corral.runtime.failure import Failure
@@ -138,7 +139,10 @@ def stat_header(found: dict[str, Any]) -> str:
 class Archive:
     """A tar of one path, ready to be streamed: the container's root stays reachable until it is closed."""
 
-    def __init__(self, engine: Engine, live: Live, path: str) -> None:
+    def __init__(self, engine: Engine, live: Live, ref: str, path: str) -> None:
+        """`ref` is what the client calls the container, for what is told about it."""
+        self._engine = engine
+        self._ref = ref
         self._context = filesystem.root(engine, live)
         self._ids = engine.ids_of(live.record)
         self._live = live
@@ -150,7 +154,7 @@ class Archive:
         """Find the path; raises NoSuchPath or NotADirectory."""
         self._root_fd = await self._context.__aenter__()
         try:
-            self.stat = await asyncio.to_thread(stat_path, self._root_fd, self._path, self._live.id)
+            self.stat = await asyncio.to_thread(stat_path, self._root_fd, self._path, self._ref)
         except BaseException:
             await self.close()
             raise
@@ -161,6 +165,7 @@ class Archive:
 
     async def read(self) -> AsyncIterator[bytes]:
         """The tar."""
+        self._engine.publish(self._live, "archive-path", path=self._path)
         parent, leaf, _ = split(self._path)
         inside = posixpath.join(parent, leaf)
         name = leaf or "/"
@@ -170,36 +175,43 @@ class Archive:
             name = "."
         root_fd = self._root_fd
         try:
-            async for piece in in_thread(lambda: pack.pack(root_fd, inside, name, ids=self._ids)):
-                yield piece
+            async with contextlib.aclosing(
+                in_thread(lambda: pack.pack(root_fd, inside, name, ids=self._ids))
+            ) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             await self.close()
 
 
-async def export(engine: Engine, live: Live) -> AsyncIterator[bytes]:
+async def export(engine: Engine, live: Live) -> AsyncGenerator[bytes, None]:
     """The whole file system as a tar, without what is mounted in it."""
     ids = engine.ids_of(live.record)
     async with filesystem.root(engine, live) as root_fd:
-        async for piece in in_thread(lambda: pack.pack(root_fd, "", "", one_file_system=True, ids=ids)):
-            yield piece
+        engine.publish(live, "export")
+        async with contextlib.aclosing(
+            in_thread(lambda: pack.pack(root_fd, "", "", one_file_system=True, ids=ids))
+        ) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 async def extract(
-    engine: Engine, live: Live, path: str, body: AsyncIterator[bytes], *, keep_kind: bool, copy_owner: bool
+    engine: Engine, live: Live, ref: str, path: str, body: AsyncIterator[bytes], *, keep_kind: bool, copy_owner: bool
 ) -> None:
     """Unpack a tar into the folder `path`; with `copy_owner` everything becomes the container's user's."""
     async with filesystem.root(engine, live) as root_fd:
-        target = await asyncio.to_thread(_target, live, root_fd, path)
+        target = await asyncio.to_thread(_target, live, ref, root_fd, path)
         owner = await asyncio.to_thread(_owner, live, root_fd) if copy_owner else None
         options = tree.UnpackOptions(owner=owner, keep_kind=keep_kind, ids=engine.ids_of(live.record))
         await feed_thread(body, lambda source: _unpack(root_fd, target, source, options))
     engine.publish(live, "extract-to-dir", path=path)
 
 
-def _target(live: Live, root_fd: int, path: str) -> str:
+def _target(live: Live, ref: str, root_fd: int, path: str) -> str:
     resolved = follow(root_fd, path)
     if resolved is None:
-        raise NoSuchPath(path, live.id)
+        raise NoSuchPath(path, ref)
     if not stat.S_ISDIR(resolved.st_mode):
         raise NotADirectory
     clean = posixpath.normpath(posixpath.join("/", path))
@@ -250,7 +262,7 @@ def _unpack(root_fd: int, target: str, source: Callable[[], bytes], options: tre
         unpacker.unpack(tar.TarReader(source))
 
 
-async def in_thread(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
+async def in_thread(make: Callable[[], Iterator[bytes]]) -> AsyncGenerator[bytes, None]:
     """Run a blocking generator in a thread, a few pieces ahead of whoever reads."""
     loop = asyncio.get_running_loop()
     pieces: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
@@ -272,7 +284,7 @@ async def in_thread(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]
         else:
             tell(None)
 
-    worker = loop.run_in_executor(None, work)
+    worker = own_thread(work)
     try:
         while (piece := await pieces.get()) is not None:
             if isinstance(piece, BaseException):
@@ -299,7 +311,7 @@ async def feed_thread(body: AsyncIterator[bytes], work: Callable[[Callable[[], b
         loop.call_soon_threadsafe(room.release)
         return piece
 
-    worker = loop.run_in_executor(None, work, read)
+    worker = own_thread(work, read)
     try:
         async for piece in body:
             if piece:

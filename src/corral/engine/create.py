@@ -8,6 +8,7 @@ import secrets
 import shutil
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from corral.config import ConfigError
@@ -52,6 +53,10 @@ class UnknownRuntime(InvalidParameter):
     """No such OCI runtime is configured."""
 
 
+class MissingPart(InvalidParameter):
+    """Another container, a volume driver or an image to mount that the request names does not exist."""
+
+
 @dataclass(frozen=True)
 class Created:
     """The answer to a create."""
@@ -79,7 +84,7 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         ipc=engine.config.default_ipc_mode,
         cgroupns=engine.config.default_cgroupns_mode,
     )
-    defaults.check_host(host, cpus=engine.facts.cpus)
+    defaults.check_host(host, cpus=engine.facts.cpus, hostname=request.hostname)
     remap.check(engine.ids, host)
     logdrivers.check(host.log_config)
     extensions.apply_labels(host, request.labels or {})
@@ -87,7 +92,10 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     vaultfiles.check(host, engine.vault)
     endpoints = _networks(request, host)
     unsupported.check(host, confining=engine.facts.confining, quotas=engine.snapshots.has_quotas)
-    _check_against_host(engine, host)
+    with _as_part_of_the_request():
+        _check_against_host(engine, host)
+    if host.network_mode == "host" and host.port_bindings:
+        warnings.append("Published ports are discarded when using host network mode")
     container_id = secrets.token_hex(32)
     shares_name = host.network_mode == "host" or host.network_mode.startswith("container:") or host.uts_mode == "host"
     if not request.hostname and not shares_name:
@@ -97,7 +105,8 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
         raise defaults.NameTaken(name, owner)
     engine.index.reserve(name, container_id)
     try:
-        points, new_volumes = await _mount_points(engine, request, host)
+        with _as_part_of_the_request():
+            points, new_volumes = await _mount_points(engine, request, host)
         record = Container(
             id=container_id,
             name=name,
@@ -133,6 +142,18 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     engine.images.catalog.used(base.image_id)
     engine.publish(live, "create")
     return Created(container_id, warnings)
+
+
+@contextlib.contextmanager
+def _as_part_of_the_request() -> Iterator[None]:
+    """What a request names and does not exist makes the request wrong.
+
+    "Not found" in the answer to a create means the image: clients pull it then, and try again.
+    """
+    try:
+        yield
+    except NotFound as error:
+        raise MissingPart(str(error)) from error
 
 
 def _check_against_host(engine: Engine, host: HostConfig) -> None:

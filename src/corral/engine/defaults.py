@@ -145,7 +145,7 @@ def storage_limit(host: HostConfig) -> int:
     return size
 
 
-def check_host(host: HostConfig, *, cpus: int) -> None:
+def check_host(host: HostConfig, *, cpus: int, hostname: str = "") -> None:
     """Raise InvalidConfig unless the part that concerns this host can be used."""
     storage_limit(host)
     check_resources(host, cpus=cpus)
@@ -161,14 +161,16 @@ def check_host(host: HostConfig, *, cpus: int) -> None:
         if not name:
             raise InvalidConfig("sysctl names cannot be empty")
     spec.security_options(host.security_opt or [])
-    _check_modes(host)
+    _check_modes(host, hostname)
     for field, what in (("isolation", "Isolation"),):
         value = getattr(host, field)
         if value not in ("", "default"):
             raise InvalidConfig(f'invalid {what}: "{value}"')
 
 
-def _check_modes(host: HostConfig) -> None:
+def _check_modes(host: HostConfig, hostname: str) -> None:
+    if host.uts_mode == "host" and hostname:
+        raise InvalidConfig("conflicting options: hostname and the UTS mode")
     own_network = not (host.network_mode == "host" or host.network_mode.startswith("container:"))
     if host.network_mode == "host" and host.links:
         raise InvalidConfig("conflicting options: host type networking can't be used with links")
@@ -290,6 +292,8 @@ def fill_host(
     host.cgroupns_mode = host.cgroupns_mode or cgroupns
     host.shm_size = host.shm_size or shm_size
     host.runtime = host.runtime or runtime
+    if host.memory > 0 and host.memory_swap == 0:
+        host.memory_swap = 2 * host.memory
     if not host.log_config.type:
         merged: Mapping[str, str] = {**(log.config or {}), **(host.log_config.config or {})}
         host.log_config = LogConfig(type=log.type, config=dict(merged))

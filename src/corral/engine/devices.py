@@ -66,7 +66,10 @@ def chosen(host: HostConfig) -> list[dict[str, Any]]:
 
 
 def _is_device(path: str) -> bool:
-    mode = os.stat(path).st_mode
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:  # it has just gone
+        return False
     return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 

@@ -142,7 +142,7 @@ class Execs:
             )
         except (Failure, ShimGone) as failure:
             error = _refusal(live.id, failure)
-            self._finish(found, failures.exit_code(error))
+            self._finish(found, failures.exec_exit_code(error))
             raise error from failure
         except CorralError:
             self._finish(found, 126)

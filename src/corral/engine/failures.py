@@ -27,6 +27,13 @@ class StartRefused(InvalidParameter):
     exit_code = 128
 
 
+class NoSuchUser(InvalidParameter):
+    """The image has no such user or group: Docker looks for it itself, so no runtime is named."""
+
+    exit_code = 128
+    exec_exit_code = 126
+
+
 class StartFailed(System):
     """The container cannot start because the machine refused something."""
 
@@ -50,6 +57,11 @@ def of_exec(failure: Failure) -> CorralError:
     return _translate(failure, _EXEC)
 
 
+def exec_exit_code(error: CorralError) -> int:
+    """The exit code that a failed exec leaves."""
+    return getattr(error, "exec_exit_code", exit_code(error))
+
+
 def exit_code(error: CorralError) -> int:
     """The exit code that a failed start leaves."""
     return getattr(error, "exit_code", 128)
@@ -62,13 +74,13 @@ def _translate(failure: Failure, prefix: str) -> CorralError:
     if failure.stage == "runtime" and failure.detail:
         return _of_other_runtime(failure, prefix)
     if failure.stage == "user":
-        return StartRefused(f"{prefix}unable to find user {failure.path}: no matching entries in passwd file: unknown")
+        return NoSuchUser(f"unable to find user {failure.path}: no matching entries in passwd file")
     if failure.stage == "group":
-        return StartRefused(f"{prefix}unable to find group {failure.path}: no matching entries in group file: unknown")
+        return NoSuchUser(f"unable to find group {failure.path}: no matching entries in group file")
     if failure.stage == "chdir":
         text = f'chdir to cwd ("{failure.path}") set in config.json failed: {reason}: unknown'
-        kind = CommandNotExecutable if failure.errno == errno.EACCES else StartRefused
-        return kind(f"{prefix}{text}")
+        kinds = {errno.EACCES: CommandNotExecutable, errno.ENOENT: CommandNotFound}
+        return kinds.get(failure.errno, StartRefused)(f"{prefix}{text}")
     where = f" {failure.path}" if failure.path else ""
     detail = f" ({failure.detail})" if failure.detail and failure.errno else ""
     return StartFailed(f"{prefix}cannot {failure.stage}{where}: {reason}{detail}: unknown")

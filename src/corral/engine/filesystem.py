@@ -6,16 +6,17 @@ keep its connection; whoever dies first, nothing stays mounted.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any
 
 from corral.engine import mountuse, spec
 from corral.engine.context import Engine
-from corral.engine.live import Live
+from corral.engine.live import Live, NoSuchContainer
 from corral.engine.record import MountPoint
 from corral.errors import System
 from corral.oci.idmap import IdMap
@@ -64,15 +65,25 @@ async def root(engine: Engine, live: Live) -> AsyncIterator[int]:
     With remapped users its files have the host's ids there, as they have below /proc/PID/root.
     """
     fd = _root_of(live)
-    if fd >= 0:
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-        return
-    points = live.record.mounts
-    async with live.lock, mountuse.held(engine, points, f"{live.id}-held"), _held(engine, live, points) as fd:
+    if fd < 0:
+        async with live.lock:
+            fd = _root_of(live)  # it may have been started while we waited: its layer must not be mounted twice
+            if fd < 0:
+                _check_exists(engine, live)
+                points = live.record.mounts
+                async with mountuse.held(engine, points, f"{live.id}-held"), _held(engine, live, points) as held:
+                    yield held
+                return
+    try:
         yield fd
+    finally:
+        os.close(fd)
+
+
+def _check_exists(engine: Engine, live: Live) -> None:
+    """Raise NoSuchContainer for one that was removed while we waited for it."""
+    if engine.index.find(live.id) is not live:
+        raise NoSuchContainer(live.id)
 
 
 def _root_of(live: Live) -> int:
@@ -88,36 +99,46 @@ def _root_of(live: Live) -> int:
 @contextlib.asynccontextmanager
 async def without_mounts(engine: Engine, live: Live) -> AsyncIterator[int]:
     """A descriptor of the root of a container that does not run, as its image and its own changes make it."""
-    async with live.lock, _held(engine, live, ()) as fd:
-        yield fd
+    async with live.lock:
+        _check_exists(engine, live)
+        async with _held(engine, live, ()) as fd:
+            yield fd
 
 
 @contextlib.asynccontextmanager
 async def _held(engine: Engine, live: Live, points: Iterable[MountPoint]) -> AsyncIterator[int]:
     parent = os.path.join(engine.paths.exec_root, "held")
     os.makedirs(parent, mode=0o700, exist_ok=True)
-    directory = tempfile.mkdtemp(dir=parent)
-    os.mkdir(os.path.join(directory, "rootfs"))
     points = list(points)
     layers = mountuse.layers(engine, live.record) if points else {}
-    task = engine.launcher.launch(directory)
-    try:
-        answer = await task.request(
-            "hold",
-            rootfs=rootfs(engine, live),
-            mounts=[
-                spec.from_point(point, layers.get(point.destination, ()), engine.ids_of(live.record))
-                for point in sorted(points, key=lambda point: point.destination.count("/"))
-                if point.type == "image" or (point.type in ("bind", "volume") and os.path.exists(point.source))
-            ],
-        )
-        fd = os.open(f"/proc/{answer['pid']}/root{directory}/rootfs", os.O_PATH | os.O_DIRECTORY)
+    root_of_it = rootfs(engine, live)
+    mounts = [
+        spec.from_point(point, layers.get(point.destination, ()), engine.ids_of(live.record))
+        for point in sorted(points, key=lambda point: point.destination.count("/"))
+        if point.type == "image" or (point.type in ("bind", "volume") and os.path.exists(point.source))
+    ]
+    with contextlib.ExitStack() as stack:
+        directory = tempfile.mkdtemp(dir=parent)
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        os.mkdir(os.path.join(directory, "rootfs"))
+        task = engine.launcher.launch(directory)
+        stack.callback(task.close)
         try:
-            yield fd
-        finally:
-            os.close(fd)
-    except Failure as failure:
-        raise CannotMount(f"cannot mount the file system of {live.id}: {failure}") from failure
-    finally:
-        task.close()
-        shutil.rmtree(directory, ignore_errors=True)
+            answer = await _even_when_cancelled(task.request("hold", rootfs=root_of_it, mounts=mounts))
+        except Failure as failure:
+            raise CannotMount(f"cannot mount the file system of {live.id}: {failure}") from failure
+        fd = os.open(f"/proc/{answer['pid']}/root{directory}/rootfs", os.O_PATH | os.O_DIRECTORY)
+        stack.callback(os.close, fd)
+        yield fd
+
+
+async def _even_when_cancelled(request: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """Await the answer in any case: a holder that is still on its way would write into the folder that is removed."""
+    asking = asyncio.ensure_future(request)
+    try:
+        return await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        await asyncio.wait((asking,))
+        if not asking.cancelled():
+            asking.exception()  # nobody is left to be told
+        raise

@@ -123,11 +123,6 @@ def _host_config(record: Container) -> dict[str, Any]:
         if shown[name] in (None, ""):
             del shown[name]
     shown["PortBindings"] = shown["PortBindings"] or {}
-    for name in (
-        "Dns DnsOptions DnsSearch BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps BlkioDeviceReadIOps "
-        "BlkioDeviceWriteIOps Devices Ulimits"
-    ).split():
-        shown[name] = shown[name] or []
     return shown
 
 
@@ -188,7 +183,7 @@ def networks(record: Container) -> dict[str, Any]:
             "Aliases": asked.aliases,
             "DriverOpts": asked.driver_opts,
             "GwPriority": asked.gw_priority,
-            "NetworkID": endpoint.network_id if endpoint else "",
+            "NetworkID": endpoint.network_id if endpoint else asked.network_id,
             **_addresses(endpoint),
             "DNSNames": list(endpoint.dns_names) if endpoint and endpoint.dns_names else None,
         }

@@ -24,12 +24,12 @@ class WrongState(Conflict):
     """The container's state does not allow the request."""
 
 
-def check(verb: Verb, status: Status, container: str) -> None:
-    """Raise unless `verb` is allowed in `status`; `container` is what Docker's message calls it."""
+def check(verb: Verb, status: Status, container: str, ref: str = "") -> None:
+    """Raise unless `verb` is allowed in `status`; Docker's message tells the id, or `ref`, what the client said."""
     refusal = _REFUSALS.get((verb, status))
     if refusal is not None:
         kind, text = refusal
-        raise kind(text.format(id=container))
+        raise kind(text.format(id=container, ref=ref or container))
 
 
 _Refusal = tuple[type[CorralError], str]
@@ -49,10 +49,10 @@ _REFUSALS: dict[tuple[str, str], _Refusal] = {
     ("stop", "exited"): (AlreadyStopped, "container is already stopped"),
     ("stop", "dead"): (AlreadyStopped, "container is already stopped"),
     ("stop", "removing"): (AlreadyStopped, "container is already stopped"),
-    ("kill", "created"): (WrongState, "cannot kill container: {id}: container {id} is not running"),
-    ("kill", "exited"): (WrongState, "cannot kill container: {id}: container {id} is not running"),
-    ("kill", "dead"): (WrongState, "cannot kill container: {id}: container {id} is not running"),
-    ("kill", "removing"): (WrongState, "cannot kill container: {id}: container {id} is not running"),
+    ("kill", "created"): (WrongState, "cannot kill container: {ref}: container {id} is not running"),
+    ("kill", "exited"): (WrongState, "cannot kill container: {ref}: container {id} is not running"),
+    ("kill", "dead"): (WrongState, "cannot kill container: {ref}: container {id} is not running"),
+    ("kill", "removing"): (WrongState, "cannot kill container: {ref}: container {id} is not running"),
     ("pause", "created"): (WrongState, "container {id} is not running"),
     ("pause", "exited"): (WrongState, "container {id} is not running"),
     ("pause", "dead"): (WrongState, "container {id} is not running"),

@@ -15,6 +15,7 @@ from corral.errors import CorralError, InvalidParameter
 from corral.quantities import duration_ns
 
 _STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+_HEALTHS = ("none", "starting", "healthy", "unhealthy")
 _NAMES = (
     "ancestor before exited expose health id is-task isolation label label! name network publish since status until "
     "volume"
@@ -41,6 +42,9 @@ def predicate(engine: Engine, filters: Filters) -> Predicate:
     for status in filters.get("status", ()):
         if status not in _STATUSES:
             raise InvalidFilter(f"invalid filter 'status={status}'")
+    for health in filters.get("health", ()):
+        if health not in _HEALTHS:
+            raise InvalidFilter(f"unrecognized filter value for health: {health}")
     codes = _exit_codes(filters)
     before = _created_of(engine, filters, "before")
     since = _created_of(engine, filters, "since")
@@ -106,7 +110,8 @@ def _image_ids(engine: Engine, ref: str) -> set[str]:
 
 
 def _on_network(live: Live, wanted: list[str]) -> bool:
-    names = set(live.record.networks) | {endpoint.network_id for endpoint in live.record.endpoints}
+    names = set(live.record.networks) | {asked.network_id for asked in live.record.networks.values()}
+    names |= {endpoint.network_name for endpoint in live.record.endpoints}
     return any(value in names or any(name.startswith(value) for name in names if len(name) == 64) for value in wanted)
 
 

@@ -10,7 +10,7 @@ import asyncio
 import gzip
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote_plus
@@ -71,7 +71,7 @@ def check(live: Live, wanted: Wanted) -> None:
         raise NotReadable("configured logging driver does not support reading")
 
 
-async def read(engine: Engine, live: Live, wanted: Wanted) -> AsyncIterator[bytes]:
+async def read(engine: Engine, live: Live, wanted: Wanted) -> AsyncGenerator[bytes, None]:
     """The log as the API streams it."""
     path = engine.paths.file(live.id, live.record.log_path)
     reader = _Reader(path, wanted)

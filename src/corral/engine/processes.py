@@ -7,6 +7,7 @@ from typing import Any
 
 from corral.engine import lifecycle
 from corral.engine.live import Live
+from corral.engine.tasks import ShimGone
 from corral.errors import InvalidParameter, System, Unavailable
 
 
@@ -22,7 +23,11 @@ async def top(live: Live, arguments: str) -> dict[str, Any]:
         raise InvalidParameter("ps_args must not set column headers")
     if live.task is None:
         raise CannotList(f"cannot list the processes of {live.id}: it has just ended")
-    members = set((await live.task.request("pids"))["pids"])
+    try:
+        members = set((await live.task.request("pids"))["pids"])
+    except ShimGone:
+        lifecycle.check("exec", "exited", live.id)
+        raise
     output = await _run_ps(words)
     return _select(output, members)
 

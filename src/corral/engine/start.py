@@ -64,7 +64,7 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
             mounts.prepare_sources(record.mounts, engine.ids_of(record))
             await mountuse.acquire(engine, record)
             undo.push_async_callback(mountuse.release, engine, record)
-            groups = write_spec(engine, record, bundle)
+            groups = write_spec(engine, record, bundle, await _devices(record))
             files = await asyncio.to_thread(vaultfiles.placed, engine.vault, record.host) if _has_files(record) else []
             task = engine.launcher.launch(bundle)
             undo.callback(task.close)
@@ -87,6 +87,13 @@ async def start(engine: Engine, live: Live, listener_for: Callable[[Live, Task],
     task.listen(listener_for(live, task))
 
 
+async def _devices(record: Container) -> list[dict[str, Any]]:
+    """The devices that --device names; a folder of them, which is searched in a thread, may be any folder."""
+    if record.host.privileged or not record.host.devices:
+        return []
+    return await asyncio.to_thread(devices.chosen, record.host)
+
+
 def _has_files(record: Container) -> bool:
     return bool(record.host.secrets or record.host.configs)
 
@@ -101,16 +108,18 @@ def make_bundle(engine: Engine, record: Container, undo: contextlib.AsyncExitSta
     return bundle
 
 
-def write_spec(engine: Engine, record: Container, bundle: str) -> list[str]:
+def write_spec(
+    engine: Engine, record: Container, bundle: str, user_devices: Sequence[dict[str, Any]] = ()
+) -> list[str]:
     """Build the OCI spec and put it into the bundle; the groups that named devices add to the user's."""
-    built = spec.build(record, surroundings(engine, record))
+    built = spec.build(record, surroundings(engine, record, user_devices))
     groups = cdi.apply(built, cdi.edits(record.host.device_requests or (), engine.config.cdi_spec_dirs))
     with open(os.path.join(bundle, "config.json"), "wb") as file:
         file.write(msgspec.json.encode(built))
     return groups
 
 
-def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
+def surroundings(engine: Engine, record: Container, user_devices: Sequence[dict[str, Any]]) -> spec.Surroundings:
     """What the spec of a container takes from the daemon and the machine."""
     host, paths = record.host, engine.paths
     own_files = not host.network_mode.startswith("container:")
@@ -132,7 +141,7 @@ def surroundings(engine: Engine, record: Container) -> spec.Surroundings:
         vault_mounts=tuple(vaultfiles.mounts(host)),
         default_ulimits=spec.ulimits(engine.config.default_ulimits),
         seccomp_profile=_seccomp_profile(profile, host.privileged),
-        user_devices=[] if host.privileged else devices.chosen(host),
+        user_devices=list(user_devices),
         throttles=devices.throttles(host),
         no_new_privileges=engine.config.no_new_privileges,
         layers=mountuse.layers(engine, record),
@@ -363,4 +372,8 @@ def _note_running(live: Live, task: Task, attachment: Attachment, started_ns: in
     state.oom_killed = False
     state.stopped_by_user = False
     record.endpoints = list(attachment.endpoints)
+    for endpoint in record.endpoints:
+        asked = record.networks.get(endpoint.network_name) or record.networks.get(endpoint.network_id)
+        if asked is not None:
+            asked.network_id = endpoint.network_id  # told of a stopped container, too
     record.ports = list(attachment.ports)

@@ -1,7 +1,8 @@
 """The bridge between the event loop and the threads where image work is done.
 
-`feed` carries an asynchronous stream into a thread as a plain source, with a bounded number of bytes on the way;
-`relay` carries progress records back, in order; `in_thread` runs work that can be told to stop.
+`with_stream` carries an asynchronous stream into a thread as a plain source, with a bounded number of bytes on the way;
+`relay` carries progress records back, in order; `in_thread` runs work that can be told to stop; `own_thread` is for
+work that waits for a client.
 """
 
 from __future__ import annotations
@@ -55,6 +56,19 @@ class Stop:
         finally:
             with self._lock:
                 self._callbacks.remove(callback)
+
+
+def own_thread(work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+    """Run work that waits for a client in a thread of its own.
+
+    A client may stand still for ever. If its work sat in one of the loop's threads, of which there are a handful, a
+    handful of such clients would keep everybody else's work from being done.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="client")
+    try:
+        return asyncio.get_running_loop().run_in_executor(thread, work, *arguments)
+    finally:
+        thread.shutdown(wait=False)
 
 
 async def in_thread(work: Callable[[Stop], T]) -> T:
@@ -133,7 +147,7 @@ async def with_stream(stream: AsyncIterator[bytes], work: Callable[[Callable[[],
         feed.end(None)
 
     pumping = asyncio.create_task(pump())
-    working = asyncio.create_task(asyncio.to_thread(work, feed.take))
+    working = own_thread(work, feed.take)
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 from corral.errors import InvalidParameter, Unavailable
+from corral.image.bridge import own_thread
 
 _PIECE = 1 << 20
 _SILENCE_S = 60.0
@@ -41,9 +42,9 @@ async def fetch(url: str) -> AsyncIterator[bytes]:
     import urllib.request
 
     try:
-        response = await asyncio.to_thread(urllib.request.urlopen, url, timeout=_SILENCE_S)
+        response = await own_thread(functools.partial(urllib.request.urlopen, url, timeout=_SILENCE_S))
         with response:
-            while data := await asyncio.to_thread(response.read, _PIECE):
+            while data := await own_thread(response.read, _PIECE):
                 yield data
     except urllib.error.HTTPError as error:
         error.close()

@@ -38,7 +38,7 @@ def argument_area() -> tuple[int, int]:
 
 def stay(launch: Launch, area: tuple[int, int]) -> None:
     """Fork: returns in the child, which is to become the program; the parent serves it until it ends."""
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, range(1, 65))
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
