@@ -69,7 +69,6 @@ def test_what_the_engine_cannot_do_is_refused(daemon: Daemon) -> None:
         ("create", "--storage-opt", "size=1G", IMAGE),
         ("create", "--log-driver", "splunk", IMAGE),
         ("run", "--gpus", "all", IMAGE),
-        ("network", "create", "--config-only", "x"),
         ("network", "create", "-d", "overlay", "x"),
         ("volume", "create", "-d", "nfs", "x"),
         ("swarm", "init"),
