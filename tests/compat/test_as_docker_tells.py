@@ -159,3 +159,12 @@ def test_a_network_by_its_id(engine: Engine) -> None:
         engine.output("rm", "-f", container)
     finally:
         engine.output("network", "rm", "named")
+
+
+def test_an_exec_shows_its_keys_as_text(engine: Engine) -> None:
+    container = engine.start("sleep", "60")
+    for said, keys in (({}, ""), ({"DetachKeys": "ctrl-a,b", "User": "bob"}, "AWI=")):
+        made = engine.post(f"/containers/{container}/exec", {"Cmd": ["true"], "Tty": True, **said}).json()["Id"]
+        shown = engine.get(f"/exec/{made}/json").json()
+        assert shown["DetachKeys"] == keys
+        assert shown["ProcessConfig"].get("user") == said.get("User")

@@ -291,13 +291,13 @@ def exec_instance(found: Exec) -> dict[str, Any]:
             "entrypoint": found.argv[0],
             "arguments": found.argv[1:],
             "privileged": request.privileged,
-            "user": request.user,
+            **({"user": request.user} if request.user else {}),
         },
         "OpenStdin": request.attach_stdin,
         "OpenStderr": request.attach_stderr,
         "OpenStdout": request.attach_stdout,
         "CanRemove": False,
         "ContainerID": found.live.id,
-        "DetachKeys": list(found.detach_keys),
+        "DetachKeys": found.detach_keys if request.detach_keys else b"",  # as JSON has bytes: base64
         "Pid": found.pid,
     }
