@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from corral.linux import cgroupfs
@@ -30,7 +31,8 @@ for module in overlayfs/overlay quota/quota_tree quota/quota_v2; do
     busybox insmod /usr/lib/uml/modules/*/kernel/fs/$module.ko
 done
 mknod /run/ubda b 98 0
-mkdir -p /run/copy && cp -a {root} /run/copy/root && cp -a {source} /run/copy/src && cp {guest} /run/copy/
+mkdir -p /run/copy && cp -a {root} /run/copy/root && cp -a {source} /run/copy/src
+cp -a {msgspec} /run/copy/src/ && cp {guest} /run/copy/
 mount -t tmpfs tmpfs /tmp && cd /
 {python} -I /run/copy/uml_guest.py /run/copy/src /run/copy/root
 busybox poweroff -f
@@ -47,7 +49,14 @@ def test_under_user_mode_linux(tmp_path: Path, busybox_root: Path) -> None:
     subprocess.run(["tune2fs", "-Q", "prjquota", str(disk)], check=True, stdout=subprocess.DEVNULL)
     script = tmp_path / "init.sh"
     script.write_text(
-        _SCRIPT.format(python=sys.executable, root=busybox_root, source=_SOURCE, guest=_HERE / "uml_guest.py")
+        # The environment may be below /tmp, which the guest covers: what is needed of it is copied.
+        _SCRIPT.format(
+            python=os.path.realpath(sys.executable),
+            msgspec=Path(msgspec.__file__).parent,
+            root=busybox_root,
+            source=_SOURCE,
+            guest=_HERE / "uml_guest.py",
+        )
     )
     script.chmod(0o755)
     command = ["linux.uml", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", "mem=512M", f"init={script}"]

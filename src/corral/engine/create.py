@@ -94,8 +94,6 @@ async def create(engine: Engine, request: CreateRequest, name: str, platform: st
     unsupported.check(host, confining=engine.facts.confining, quotas=engine.snapshots.has_quotas)
     with _as_part_of_the_request():
         _check_against_host(engine, host)
-    if host.network_mode == "host" and host.port_bindings:
-        warnings.append("Published ports are discarded when using host network mode")
     container_id = secrets.token_hex(32)
     shares_name = host.network_mode == "host" or host.network_mode.startswith("container:") or host.uts_mode == "host"
     if not request.hostname and not shares_name:
